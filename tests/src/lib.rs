@@ -1,0 +1,1 @@
+//! Holds nothing: the crate exists for its integration-test binary.
