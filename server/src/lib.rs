@@ -1,1 +1,6 @@
-//! x
+//! The Guidon server: flags, segments and releases on an embedded journal, pushed to SDKs over websockets.
+
+pub mod changes;
+pub mod environments;
+pub mod journal;
+pub mod segments;

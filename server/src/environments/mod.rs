@@ -1,0 +1,76 @@
+//! Environments, their tiers, and the SDK keys that belong to them.
+
+use serde::{Deserialize, Serialize};
+
+/// How close to real users an environment is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Tier {
+    /// Where code is written.
+    Development,
+    /// Where it is tested.
+    Testing,
+    /// Where it is rehearsed.
+    Staging,
+    /// Where it serves real users.
+    Production,
+}
+
+impl Tier {
+    /// All tiers, in order of closeness to real users.
+    pub const ALL: [Self; 4] = [Self::Development, Self::Testing, Self::Staging, Self::Production];
+
+    /// The word used in JSON, and the key of the environment that every project starts with.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Testing => "testing",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        }
+    }
+}
+
+/// Who holds an SDK key, and so what a snapshot for it contains.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Audience {
+    /// Server SDKs: every flag.
+    Server,
+    /// Browsers and devices, which anybody can read: only flags marked `clientSide`.
+    Client,
+}
+
+/// An environment of a project.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Environment {
+    /// Key, unique in the project.
+    pub key: String,
+    /// Name for people.
+    pub name: String,
+    /// Tier it belongs to.
+    pub tier: Tier,
+}
+
+/// An SDK key as it is stored: never the credential itself.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SdkKey {
+    /// Identifier, for listing and revoking.
+    pub id: String,
+    /// Name for people.
+    pub name: String,
+    /// Environment it belongs to.
+    pub environment: String,
+    /// Server SDKs or browsers.
+    pub audience: Audience,
+    /// BLAKE3 of the credential, in hexadecimal.
+    pub hash: String,
+    /// When it was made, in milliseconds since 1970.
+    pub created_at: u64,
+    /// When it was revoked, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revoked_at: Option<u64>,
+}

@@ -1,0 +1,159 @@
+//! Journal entries and the hash chain over their stored bytes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use crate::changes::Instruction;
+
+/// Version of the entry's JSON; entries of every older version stay readable.
+pub const ENTRY_FORMAT: u32 = 1;
+
+/// One applied change: who, when, from where, why, and what, resolved.
+///
+/// People appear as `actor_id` and `origin_id` only; who and where those are is in the vault, where it can be erased.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// Version of this form.
+    pub format: u32,
+    /// Number of the entry, counted from 1 without gaps; the store's revision after it.
+    pub revision: u64,
+    /// When the server accepted it, in milliseconds since 1970. Never less than the entry before it.
+    pub at: u64,
+    /// Who made the change.
+    pub actor_id: String,
+    /// From where: address and door.
+    pub origin_id: String,
+    /// Project changed.
+    pub project: String,
+    /// Environment that environment-bound instructions apply to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<String>,
+    /// Why, in the author's words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub comment: String,
+    /// Source commit the change ships.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The edits, resolved.
+    pub instructions: Vec<Instruction>,
+    /// Hash of each object the edits changed, after them: folding that gives another state is noticed.
+    pub objects: Vec<ObjectHash>,
+    /// For a change that can be sent again safely: its key and body.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub idempotency: Option<Idempotency>,
+}
+
+/// An object and what its stored form hashes to; `None` once it is deleted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectHash {
+    /// The object.
+    pub object: ObjectId,
+    /// BLAKE3 of its stored JSON, in hexadecimal.
+    pub hash: Option<String>,
+}
+
+/// Names one object of a project: the grain at which two changes conflict. In JSON a path, as `flag/checkout`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum ObjectId {
+    /// The project itself.
+    Project,
+    /// An environment, by key.
+    Environment(String),
+    /// A flag's part that all environments share, by key.
+    Flag(String),
+    /// How one environment serves a flag: environment, flag.
+    FlagEnvironment(String, String),
+    /// A segment: environment, segment.
+    Segment(String, String),
+    /// An SDK key, by id.
+    SdkKey(String),
+}
+
+impl From<ObjectId> for String {
+    fn from(id: ObjectId) -> Self {
+        id.to_string()
+    }
+}
+
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Project => formatter.write_str("project"),
+            Self::Environment(key) => write!(formatter, "environment/{key}"),
+            Self::Flag(key) => write!(formatter, "flag/{key}"),
+            Self::FlagEnvironment(environment, key) => write!(formatter, "environment/{environment}/flag/{key}"),
+            Self::Segment(environment, key) => write!(formatter, "environment/{environment}/segment/{key}"),
+            Self::SdkKey(id) => write!(formatter, "sdk-key/{id}"),
+        }
+    }
+}
+
+impl TryFrom<String> for ObjectId {
+    type Error = String;
+
+    fn try_from(path: String) -> Result<Self, Self::Error> {
+        let parts: Vec<&str> = path.split('/').collect();
+        match parts.as_slice() {
+            ["project"] => Ok(Self::Project),
+            ["environment", key] => Ok(Self::Environment((*key).to_owned())),
+            ["flag", key] => Ok(Self::Flag((*key).to_owned())),
+            ["environment", environment, "flag", key] => {
+                Ok(Self::FlagEnvironment((*environment).to_owned(), (*key).to_owned()))
+            }
+            ["environment", environment, "segment", key] => {
+                Ok(Self::Segment((*environment).to_owned(), (*key).to_owned()))
+            }
+            ["sdk-key", id] => Ok(Self::SdkKey((*id).to_owned())),
+            _ => Err(format!("{path:?} names no object")),
+        }
+    }
+}
+
+/// Lets a change be sent again: the same key and body give the same answer, another body is refused.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Idempotency {
+    /// BLAKE3 of the principal and the key it sent, in hexadecimal.
+    pub key: String,
+    /// BLAKE3 of the request's body, in hexadecimal.
+    pub body: String,
+}
+
+/// A link of the hash chain: BLAKE3 of the previous link and the stored bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ChainHash(pub [u8; 32]);
+
+impl ChainHash {
+    /// What the first entry's link is computed from.
+    pub const GENESIS: Self = Self([0; 32]);
+
+    /// The link after this one, over an entry's stored bytes.
+    #[must_use]
+    pub fn next(&self, stored: &[u8]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&self.0);
+        hasher.update(stored);
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl std::fmt::Display for ChainHash {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(formatter, "{byte:02x}"))
+    }
+}
+
+/// An entry as it is stored: its bytes, which are never made anew, what they say, and the chain after them.
+#[derive(Clone, Debug)]
+pub struct StoredEntry {
+    /// What the bytes say.
+    pub entry: Arc<Entry>,
+    /// The stored JSON.
+    pub bytes: Bytes,
+    /// The chain up to and with this entry.
+    pub hash: ChainHash,
+}

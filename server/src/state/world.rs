@@ -1,0 +1,91 @@
+//! The journal folded into memory: immutable, cheap to clone, swapped whole.
+
+use std::sync::Arc;
+
+use guidon_sdk::model::Flag;
+use imbl::OrdMap;
+
+use crate::environments::{Environment, SdkKey};
+use crate::journal::ChainHash;
+use crate::segments::StoredSegment;
+
+/// Everything there is at one revision.
+///
+/// Clones share all they have in common, so that a change costs what it changes.
+#[derive(Clone, Debug)]
+pub struct World {
+    /// Number of the last entry folded in.
+    pub revision: u64,
+    /// The chain up to it.
+    pub hash: ChainHash,
+    /// Its time, in milliseconds since 1970.
+    pub at: u64,
+    /// Projects by key.
+    pub projects: OrdMap<String, Arc<Project>>,
+    /// SDK keys that are not revoked: BLAKE3 of the credential (hexadecimal) to project and key id.
+    pub credentials: OrdMap<String, (String, String)>,
+    /// Changes of the last 24 hours that may be sent again: idempotency key (hashed) to what was done.
+    pub repeatable: OrdMap<String, Repeatable>,
+}
+
+/// What a change that may be sent again did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repeatable {
+    /// BLAKE3 of the request's body, in hexadecimal.
+    pub body: String,
+    /// Number of its entry.
+    pub revision: u64,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+}
+
+/// A project and all it holds.
+#[derive(Clone, Debug)]
+pub struct Project {
+    /// Key, unique in the store.
+    pub key: String,
+    /// Name for people.
+    pub name: String,
+    /// When it was created, in milliseconds since 1970.
+    pub created_at: u64,
+    /// Environments by key.
+    pub environments: OrdMap<String, Arc<Environment>>,
+    /// Flags by key, archived ones among them.
+    pub flags: OrdMap<String, Arc<FlagState>>,
+    /// Segments by environment and key.
+    pub segments: OrdMap<(String, String), Arc<SegmentState>>,
+    /// SDK keys by id, revoked ones among them.
+    pub sdk_keys: OrdMap<String, Arc<SdkKey>>,
+}
+
+/// A flag, and when it last changed.
+#[derive(Clone, Debug)]
+pub struct FlagState {
+    /// As the journal has it: key sets in place of targeting keys.
+    pub stored: Arc<Flag>,
+    /// As people and SDKs see it: with the keys. The same allocation as `stored` where there are none.
+    pub published: Arc<Flag>,
+    /// When it was created, in milliseconds since 1970.
+    pub created_at: u64,
+    /// When it last changed, in milliseconds since 1970.
+    pub updated_at: u64,
+    /// Number of the entry that last changed it.
+    pub revision: u64,
+}
+
+/// A segment, its key lists at hand, and when it last changed.
+#[derive(Clone, Debug)]
+pub struct SegmentState {
+    /// As the journal has it.
+    pub stored: Arc<StoredSegment>,
+    /// Keys that belong.
+    pub included: guidon_sdk::eval::KeySet,
+    /// Keys that do not belong unless included.
+    pub excluded: guidon_sdk::eval::KeySet,
+    /// When it was created, in milliseconds since 1970.
+    pub created_at: u64,
+    /// When it last changed, in milliseconds since 1970.
+    pub updated_at: u64,
+    /// Number of the entry that last changed it.
+    pub revision: u64,
+}
