@@ -141,8 +141,8 @@ pub struct SegmentKeysPatch {
     pub not_excluded: Vec<String>,
 }
 
-/// What the server sends.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// What the server sends. Read it with [`ServerMessage::parse`].
+#[derive(Clone, Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
 pub enum ServerMessage {
     /// First message: how this connection works.
@@ -183,8 +183,62 @@ pub enum ServerMessage {
         revision: u64,
     },
     /// A kind that this version does not know: skipped.
-    #[serde(other)]
     Unknown,
+}
+
+impl ServerMessage {
+    /// Reads one text frame. A kind that this version does not know is [`ServerMessage::Unknown`].
+    ///
+    /// # Errors
+    /// The text is not JSON, has no `kind`, or lacks a field of its kind.
+    pub fn parse(text: &str) -> serde_json::Result<Self> {
+        // serde's tagged enums read through a buffer that cannot hold raw JSON; the kind is read ahead instead.
+        #[derive(Deserialize)]
+        struct Tag<'a> {
+            #[serde(borrow)]
+            kind: std::borrow::Cow<'a, str>,
+        }
+        #[derive(Deserialize)]
+        #[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase")]
+        enum Small {
+            Welcome {
+                protocol: u32,
+                heartbeat_interval_ms: u64,
+                max_batch_items: u32,
+                last_batch: u64,
+            },
+            Current {
+                revision: Revision,
+            },
+            ExposuresStored {
+                batch: u64,
+            },
+            ExposuresRefused {
+                batch: u64,
+                reason: String,
+            },
+            Heartbeat {
+                revision: u64,
+            },
+            #[serde(other)]
+            Unknown,
+        }
+        let tag: Tag<'_> = serde_json::from_str(text)?;
+        Ok(match tag.kind.as_ref() {
+            "snapshot" => Self::Snapshot(serde_json::from_str(text)?),
+            "patch" => Self::Patch(serde_json::from_str(text)?),
+            _ => match serde_json::from_str(text)? {
+                Small::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch } => {
+                    Self::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch }
+                }
+                Small::Current { revision } => Self::Current { revision },
+                Small::ExposuresStored { batch } => Self::ExposuresStored { batch },
+                Small::ExposuresRefused { batch, reason } => Self::ExposuresRefused { batch, reason },
+                Small::Heartbeat { revision } => Self::Heartbeat { revision },
+                Small::Unknown => Self::Unknown,
+            },
+        })
+    }
 }
 
 /// What the SDK sends.
@@ -320,5 +374,54 @@ impl Cause {
     #[must_use]
     pub fn is_failure(&self) -> bool {
         matches!(self, Self::Error | Self::Panic | Self::Timeout | Self::Breaker | Self::Instance)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn server_messages_survive_a_round_trip() {
+        let flag = RawValue::from_string(r#"{"key":"a"}"#.to_owned()).unwrap();
+        let revision: Revision = "h:7".parse().unwrap();
+        let patch = PatchBody {
+            from: 6,
+            revision: revision.clone(),
+            flags: vec![flag.clone()],
+            removed_flags: vec!["b".to_owned()],
+            segments: Vec::new(),
+            segment_keys: vec![SegmentKeysPatch { segment: "s".to_owned(), ..SegmentKeysPatch::default() }],
+            removed_segments: Vec::new(),
+        };
+        let snapshot = SnapshotBody {
+            revision: revision.clone(),
+            project: "p".to_owned(),
+            environment: "e".to_owned(),
+            flags: vec![flag],
+            segments: Vec::new(),
+        };
+        for message in [
+            ServerMessage::Welcome { protocol: 1, heartbeat_interval_ms: 10, max_batch_items: 5, last_batch: 2 },
+            ServerMessage::Snapshot(snapshot),
+            ServerMessage::Patch(patch),
+            ServerMessage::Current { revision },
+            ServerMessage::ExposuresStored { batch: 3 },
+            ServerMessage::ExposuresRefused { batch: 4, reason: "why".to_owned() },
+            ServerMessage::Heartbeat { revision: 9 },
+            ServerMessage::Unknown,
+        ] {
+            let text = serde_json::to_string(&message).unwrap();
+            let again = serde_json::to_string(&ServerMessage::parse(&text).unwrap()).unwrap();
+            assert_eq!(again, text);
+        }
+    }
+
+    #[test]
+    fn unknown_kinds_are_skipped_and_malformed_frames_are_errors() {
+        assert!(matches!(ServerMessage::parse(r#"{"kind":"fanfare","volume":11}"#), Ok(ServerMessage::Unknown)));
+        for text in ["", "[]", "{}", r#"{"kind":7}"#, r#"{"kind":"patch"}"#, r#"{"kind":"current","revision":"7"}"#] {
+            assert!(ServerMessage::parse(text).is_err(), "{text}");
+        }
     }
 }
