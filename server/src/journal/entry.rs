@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::{AppendError, Head};
 use crate::changes::Instruction;
 
 /// Version of the entry's JSON; entries of every older version stay readable.
@@ -147,6 +148,15 @@ impl std::fmt::Display for ChainHash {
     }
 }
 
+impl std::str::FromStr for ChainHash {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let hash = blake3::Hash::from_hex(text).map_err(|_| format!("{text:?} is not 64 hexadecimal digits"))?;
+        Ok(Self(*hash.as_bytes()))
+    }
+}
+
 /// An entry as it is stored: its bytes, which are never made anew, what they say, and the chain after them.
 #[derive(Clone, Debug)]
 pub struct StoredEntry {
@@ -156,4 +166,72 @@ pub struct StoredEntry {
     pub bytes: Bytes,
     /// The chain up to and with this entry.
     pub hash: ChainHash,
+}
+
+/// Largest stored JSON of one entry, in bytes: a record of the log less the chain hash beside it.
+pub const MAX_ENTRY_BYTES: usize = (16 << 20) - 32;
+
+impl StoredEntry {
+    /// Gives an entry the place after `head`: sets its revision, writes its JSON and links it to the chain.
+    ///
+    /// # Errors
+    ///
+    /// [`AppendError::TooLarge`] above [`MAX_ENTRY_BYTES`].
+    pub fn link(head: Head, mut entry: Entry) -> Result<Self, AppendError> {
+        entry.revision = head.revision + 1;
+        let bytes =
+            serde_json::to_vec(&entry).map_err(|error| AppendError::Unstorable { reason: error.to_string() })?;
+        if bytes.len() > MAX_ENTRY_BYTES {
+            return Err(AppendError::TooLarge { actual: bytes.len(), limit: MAX_ENTRY_BYTES });
+        }
+        Ok(Self { hash: head.hash.next(&bytes), entry: Arc::new(entry), bytes: bytes.into() })
+    }
+
+    /// Reads the entry after `head` from its stored bytes, checking them against the chain.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, in words: another hash, JSON that is no entry, another place, or a version this program does not know.
+    pub fn verify(head: Head, bytes: Bytes, hash: ChainHash) -> Result<Self, String> {
+        let computed = head.hash.next(&bytes);
+        if computed != hash {
+            return Err(format!("the chain does not hold: the stored hash is {hash}, its bytes give {computed}"));
+        }
+        let stored = Self::parse(bytes, hash)?;
+        let (found, expected) = (stored.entry.revision, head.revision + 1);
+        if found != expected {
+            return Err(format!("it says that it is entry {found} and stands in the place of entry {expected}"));
+        }
+        Ok(stored)
+    }
+
+    /// Reads stored bytes that were checked before.
+    pub(crate) fn parse(bytes: Bytes, hash: ChainHash) -> Result<Self, String> {
+        match serde_json::from_slice::<Entry>(&bytes) {
+            Ok(entry) if entry.format <= ENTRY_FORMAT => Ok(Self { entry: Arc::new(entry), bytes, hash }),
+            Ok(entry) => Err(later_format(entry.format)),
+            // A later version may have entries that this one cannot read at all: say so rather than call it damaged.
+            Err(error) => match serde_json::from_slice::<FormatOnly>(&bytes) {
+                Ok(FormatOnly { format }) if format > ENTRY_FORMAT => Err(later_format(format)),
+                _ => Err(format!("its bytes are no entry: {error}")),
+            },
+        }
+    }
+
+    /// Where the journal ends with this entry.
+    #[must_use]
+    pub fn head(&self) -> Head {
+        Head { revision: self.entry.revision, hash: self.hash }
+    }
+}
+
+#[derive(Deserialize)]
+struct FormatOnly {
+    format: u32,
+}
+
+fn later_format(format: u32) -> String {
+    format!(
+        "it has format {format} and this version knows formats up to {ENTRY_FORMAT}: install the later version again"
+    )
 }

@@ -2,12 +2,15 @@
 //!
 //! Everything Guidon knows about flags is the journal folded. Entries are never edited; undoing appends.
 
+pub mod conformance;
 mod entry;
+mod memory;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use entry::{ChainHash, ENTRY_FORMAT, Entry, Idempotency, ObjectHash, ObjectId, StoredEntry};
+pub use entry::{ChainHash, ENTRY_FORMAT, Entry, Idempotency, MAX_ENTRY_BYTES, ObjectHash, ObjectId, StoredEntry};
+pub use memory::MemoryJournal;
 
 /// Where the journal ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,6 +19,11 @@ pub struct Head {
     pub revision: u64,
     /// The chain up to it.
     pub hash: ChainHash,
+}
+
+impl Head {
+    /// Where a journal without entries ends.
+    pub const EMPTY: Self = Self { revision: 0, hash: ChainHash::GENESIS };
 }
 
 /// An append-only, hash-chained sequence of entries.
@@ -30,10 +38,12 @@ pub trait Journal: Send + Sync + 'static {
     fn head(&self) -> Head;
 
     /// Gives `entry` the place after `expected`, which must be the revision of the last entry appended, durable or not.
+    /// The entry's revision is set accordingly. Where an entry under way was lost ([`AppendError::DiskFull`]), so are all
+    /// after it, and the next place is the one after [`Journal::head`].
     ///
     /// # Errors
     ///
-    /// [`AppendError::Conflict`] if another entry has that place. Nothing is stored then.
+    /// [`AppendError::Conflict`] if another entry has that place. Nothing is stored then, whatever the error.
     fn append(&self, expected: u64, entry: Entry) -> BoxFuture<'_, Result<Appending, AppendError>>;
 
     /// Durable entries after revision `after`, oldest first, at most `limit`.
@@ -54,7 +64,8 @@ pub trait Journal: Send + Sync + 'static {
 pub struct Appending {
     /// The entry, with its bytes and chain.
     pub stored: StoredEntry,
-    /// Done once the entry is durable. An error means that it may or may not be there after a restart.
+    /// Done once the entry is durable. [`AppendError::DiskFull`] means that it was not stored; any other error that it may
+    /// or may not be there after a restart.
     pub durable: BoxFuture<'static, Result<(), AppendError>>,
 }
 
@@ -81,6 +92,12 @@ pub enum AppendError {
     /// More writes wait than the queue holds.
     #[error("too many changes are waiting to be written")]
     Busy,
+    /// The entry has no JSON form.
+    #[error("the entry cannot be written as JSON: {reason}")]
+    Unstorable {
+        /// What cannot be written.
+        reason: String,
+    },
     /// The entry is larger than a record may be.
     #[error("the entry has {actual} bytes; at most {limit} fit into one record")]
     TooLarge {
