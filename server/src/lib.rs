@@ -1,6 +1,8 @@
 //! The Guidon server: flags, segments and releases on an embedded journal, pushed to SDKs over websockets.
 
 pub mod changes;
+pub mod clock;
 pub mod environments;
 pub mod journal;
+pub mod log;
 pub mod segments;
