@@ -1,6 +1,7 @@
 //! The Guidon server: flags, segments and releases on an embedded journal, pushed to SDKs over websockets.
 
 pub mod changes;
+pub mod cli;
 pub mod clock;
 pub mod environments;
 pub mod journal;

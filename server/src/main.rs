@@ -1,2 +1,7 @@
-//! x
-fn main() {}
+//! The `guidon` command.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    guidon_server::cli::main()
+}

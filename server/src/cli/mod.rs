@@ -1,0 +1,113 @@
+//! The command line: `guidon serve`, and everything that can be asked of a running server.
+//!
+//! Commands speak the same API as everybody else; none reaches into the store of a running server.
+
+mod api;
+mod assignments;
+mod change;
+mod environment;
+mod error;
+mod flag;
+mod journal;
+mod output;
+mod profile;
+mod progress;
+mod segment;
+mod show;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use api::Api;
+pub use error::CliError;
+use output::Output;
+use profile::ServerOptions;
+
+const EXIT_CODES: &str = "\
+Exit codes: 0 done, 1 unexpected, 2 command line, 3 server not reached, 4 credential refused, 5 not found, \
+6 invalid request, 7 changed in between, 8 store damaged, 9 not now, try again.";
+
+/// Feature flags and controlled releases for code that an AI wrote.
+#[derive(Debug, Parser)]
+#[command(name = "guidon", version, about, after_help = EXIT_CODES, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    server: ServerOptions,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Flags: list, show, create, switch, roll out, explain
+    #[command(subcommand)]
+    Flag(flag::FlagCommand),
+    /// Segments: reusable populations of one environment
+    #[command(subcommand)]
+    Segment(segment::SegmentCommand),
+    /// The journal: every change ever made
+    #[command(subcommand)]
+    Journal(journal::JournalCommand),
+    /// The assignment log: who got which variation
+    #[command(subcommand)]
+    Assignments(assignments::AssignmentsCommand),
+    /// Environments of the project
+    #[command(subcommand)]
+    Env(environment::EnvCommand),
+    /// SDK keys: the credentials of applications
+    #[command(subcommand)]
+    SdkKey(environment::SdkKeyCommand),
+    /// Projects
+    #[command(subcommand)]
+    Project(environment::ProjectCommand),
+}
+
+/// Runs the command line of this process.
+#[must_use]
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let output = Output::new(cli.server.json);
+    match run(cli, &output) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error, &output);
+            error.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
+    let api = || Api::new(cli.server.target()?);
+    match cli.command {
+        Command::Flag(command) => flag::run(command, &api()?, output),
+        Command::Segment(command) => segment::run(command, &api()?, output),
+        Command::Journal(command) => journal::run(command, &api()?, output),
+        Command::Assignments(command) => assignments::run(command, &api()?, output),
+        Command::Env(command) => environment::run_env(command, &api()?, output),
+        Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
+        Command::Project(command) => environment::run_project(command, &api()?, output),
+    }
+}
+
+/// Says on standard error why the command failed.
+fn report(error: &CliError, output: &Output) {
+    if matches!(error, CliError::BrokenPipe) {
+        return;
+    }
+    let mut stderr = std::io::stderr().lock();
+    // Nobody is left to tell if standard error is gone too.
+    let _ =
+        if output.is_json() { writeln!(stderr, "{}", error.document()) } else { writeln!(stderr, "guidon: {error}") };
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

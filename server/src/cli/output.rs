@@ -1,0 +1,73 @@
+//! What the commands print: tables for people, JSON for scripts.
+
+use std::io::{self, IsTerminal, Write};
+
+use comfy_table::{ContentArrangement, Table, presets};
+use serde::Serialize;
+
+use super::CliError;
+
+/// Where a command prints, and in which form.
+pub struct Output {
+    json: bool,
+    stdout: io::Stdout,
+}
+
+impl Output {
+    /// Prints JSON if `json`, else tables and sentences.
+    #[must_use]
+    pub fn new(json: bool) -> Self {
+        Self { json, stdout: io::stdout() }
+    }
+
+    /// Whether scripts read this.
+    #[must_use]
+    pub fn is_json(&self) -> bool {
+        self.json
+    }
+
+    /// Whether a person watches standard error, where progress is shown.
+    #[must_use]
+    pub fn shows_progress(&self) -> bool {
+        !self.json && io::stderr().is_terminal()
+    }
+
+    /// One line as it is.
+    pub fn line(&self, text: impl AsRef<str>) -> Result<(), CliError> {
+        let mut stdout = self.stdout.lock();
+        writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).map_err(CliError::from)
+    }
+
+    /// One JSON document: indented for a terminal, on one line for a pipe.
+    pub fn document(&self, value: &impl Serialize) -> Result<(), CliError> {
+        let text =
+            if self.stdout.is_terminal() { serde_json::to_string_pretty(value) } else { serde_json::to_string(value) };
+        self.line(text.map_err(|error| CliError::Unexpected(error.to_string()))?)
+    }
+
+    /// The document for scripts, or whatever `people` prints for people.
+    pub fn either(
+        &self,
+        value: &impl Serialize,
+        people: impl FnOnce(&Self) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        if self.json { self.document(value) } else { people(self) }
+    }
+
+    /// A table, or `empty` where there are no rows.
+    pub fn table(&self, headers: &[&str], rows: Vec<Vec<String>>, empty: &str) -> Result<(), CliError> {
+        if rows.is_empty() {
+            return self.line(empty);
+        }
+        let mut table = Table::new();
+        table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Dynamic);
+        if !self.stdout.is_terminal() {
+            table.set_content_arrangement(ContentArrangement::Disabled);
+        }
+        table.set_header(headers.iter().map(|header| header.to_uppercase()).collect::<Vec<_>>());
+        for row in rows {
+            table.add_row(row);
+        }
+        self.line(table.trim_fmt())
+    }
+}
