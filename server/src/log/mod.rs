@@ -235,9 +235,11 @@ impl Log {
         self.shared.assigned_next_seq()
     }
 
-    /// The sequence number after the last durable record, as it moves. A receiver sees the newest value, not each.
-    pub fn watch_durable(&self) -> watch::Receiver<u64> {
-        self.shared.watch_durable()
+    /// The sequence number of the last durable record (the one before the first if there is none), as it moves. A receiver
+    /// sees the newest value, not each. Records can be read when a receiver hears of them, and it does before their
+    /// appends are acknowledged.
+    pub fn watch_last_seq(&self) -> watch::Receiver<u64> {
+        self.shared.watch_last_seq()
     }
 
     /// Reads durable records from `from_seq` on, until their payloads reach `limit_bytes`; at least one if there is one.
@@ -304,6 +306,16 @@ pub fn inspect(
     mut visit: impl FnMut(RecordRef<'_>),
 ) -> Result<Recovered, OpenError> {
     recovery::scan(files, dir, kind, None, &mut visit).map(|scan| scan.recovered())
+}
+
+/// The identity of the log in `dir`, without opening it; `None` where there is no log.
+pub fn identity(files: &dyn Files, dir: &Path) -> Result<Option<LogId>, OpenError> {
+    match files.list(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(at(dir)(error)),
+        Ok(_) => {}
+    }
+    if recovery::is_new(files, dir)? { Ok(None) } else { watermark::read(files, dir).map(|evidence| Some(evidence.id)) }
 }
 
 fn create(files: &dyn Files, dir: &Path, kind: Kind, options: &Options) -> io::Result<()> {

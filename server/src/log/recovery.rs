@@ -33,6 +33,10 @@ pub struct RecordRef<'a> {
     pub seq: u64,
     /// What was appended.
     pub payload: &'a [u8],
+    /// The segment file it is in.
+    pub path: &'a Path,
+    /// Where in the file the payload starts, in bytes.
+    pub offset: u64,
 }
 
 /// A write that a power cut or a kill tore, never acknowledged.
@@ -184,7 +188,8 @@ impl Scan {
         self.last_frame = None;
         while scanner.offset < file_len {
             let offset = scanner.offset;
-            let Some(header) = next_frame(&mut scanner, tag, segment.next_seq, visit).map_err(at(&segment.path))?
+            let Some(header) =
+                next_frame(&mut scanner, &segment.path, tag, segment.next_seq, visit).map_err(at(&segment.path))?
             else {
                 let torn = self.judge(&mut scanner, &segment, file_len, is_last, proven)?;
                 self.torn = Some(torn);
@@ -265,6 +270,7 @@ impl Scan {
 /// Checks the frame at the scanner's offset, visits its records and goes on behind it; `None` if it is not sound.
 fn next_frame(
     scanner: &mut Scanner,
+    path: &Path,
     tag: Tag,
     expected_seq: u64,
     visit: &mut dyn FnMut(RecordRef<'_>),
@@ -272,6 +278,7 @@ fn next_frame(
     let Some(header) = scanner.header(tag)?.filter(|header| header.first_seq == expected_seq) else {
         return Ok(None);
     };
+    let body_at = scanner.offset + FRAME_HEADER_BYTES as u64;
     let Some(body) = scanner.body(&header)?.filter(|body| tag.checksum(body) == header.body_checksum) else {
         return Ok(None);
     };
@@ -279,7 +286,7 @@ fn next_frame(
         return Ok(None);
     }
     for (seq, range) in (header.first_seq..).zip(Records::new(body).flatten()) {
-        visit(RecordRef { seq, payload: &body[range] });
+        visit(RecordRef { seq, path, offset: body_at + range.start as u64, payload: &body[range] });
     }
     scanner.skip(header.frame_len());
     Ok(Some(header))

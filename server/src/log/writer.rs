@@ -56,7 +56,7 @@ pub(crate) struct Shared {
     wake: Condvar,
     segments: RwLock<Segments>,
     watermark: Mutex<Watermark>,
-    durable: watch::Sender<u64>,
+    last_seq: watch::Sender<u64>,
     commits: AtomicU64,
     lock: Mutex<Option<Box<dyn LockGuard>>>,
 }
@@ -97,8 +97,8 @@ impl Shared {
         self.queue.lock().next_seq
     }
 
-    pub(crate) fn watch_durable(&self) -> watch::Receiver<u64> {
-        self.durable.subscribe()
+    pub(crate) fn watch_last_seq(&self) -> watch::Receiver<u64> {
+        self.last_seq.subscribe()
     }
 
     pub(crate) fn read(&self, from_seq: u64, limit_bytes: usize) -> Result<Vec<Record>, ReadError> {
@@ -281,7 +281,7 @@ impl Writer {
             wake: Condvar::new(),
             segments: RwLock::new(Segments { all: segments.into() }),
             watermark: Mutex::new(watermark),
-            durable: watch::Sender::new(next_seq),
+            last_seq: watch::Sender::new(next_seq - 1),
             commits: AtomicU64::new(0),
             lock: Mutex::new(Some(lock)),
         };
@@ -346,10 +346,10 @@ impl Writer {
         let hinted = self.shared.watermark.lock().hint(next_seq);
         self.watermark_behind = true;
         self.shared.queue.lock().pending_bytes -= groups.iter().map(|group| group.bytes).sum::<usize>();
+        self.shared.last_seq.send_replace(next_seq - 1);
         for group in groups {
             let _ = group.done.send(Ok(()));
         }
-        self.shared.durable.send_replace(next_seq);
         if let Err(error) = hinted {
             self.shared.fail(Vec::new(), read_only("writing the watermark", &error));
         }
