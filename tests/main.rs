@@ -1,1 +1,3 @@
-//! x
+//! The integration tests of the whole product, in one binary.
+
+mod architecture;
