@@ -19,6 +19,7 @@ pub mod files;
 pub mod frame;
 pub mod recovery;
 mod segment;
+pub mod sim;
 mod watermark;
 mod writer;
 
@@ -385,5 +386,7 @@ impl Iterator for Iter {
     }
 }
 
+#[cfg(test)]
+mod crash_tests;
 #[cfg(test)]
 mod tests;
