@@ -8,8 +8,6 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
-use crate::model::Segment;
-
 /// Version of the push protocol that this crate speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
 
@@ -92,8 +90,8 @@ pub struct SnapshotBody {
     pub environment: String,
     /// Definitions of [`crate::model::EnvironmentFlag`], each left unparsed so that one bad flag fails alone.
     pub flags: Vec<Box<RawValue>>,
-    /// Segments the flags refer to.
-    pub segments: Vec<Segment>,
+    /// Segments ([`crate::model::Segment`]) the flags refer to, unparsed for the same reason.
+    pub segments: Vec<Box<RawValue>>,
 }
 
 /// What one or more journal entries changed in an environment.
@@ -110,9 +108,9 @@ pub struct PatchBody {
     /// Keys of flags that are gone.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub removed_flags: Vec<String>,
-    /// Segments added or replaced, whole.
+    /// Segments added or replaced, whole ([`crate::model::Segment`]).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub segments: Vec<Segment>,
+    pub segments: Vec<Box<RawValue>>,
     /// Changes to the key lists of segments that are otherwise unchanged.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub segment_keys: Vec<SegmentKeysPatch>,
