@@ -4,7 +4,10 @@
 //! and no randomness, and builds for WASM; the server and the WASM package use it with `default-features = false`. The
 //! network client behind the default feature `client` keeps a snapshot current and reports what was served.
 
+pub mod eval;
 pub mod model;
 pub mod protocol;
+pub mod snapshot;
+pub mod validate;
 
 pub use model::{AttributeValue, Context};
