@@ -197,31 +197,35 @@ impl StoredEntry {
         if computed != hash {
             return Err(format!("the chain does not hold: the stored hash is {hash}, its bytes give {computed}"));
         }
-        let stored = Self::parse(bytes, hash)?;
-        let (found, expected) = (stored.entry.revision, head.revision + 1);
+        Self::read(head, bytes, hash)
+    }
+
+    /// Reads the entry after `head` from stored bytes whose link to the chain was checked before.
+    pub(super) fn read(head: Head, bytes: Bytes, hash: ChainHash) -> Result<Self, String> {
+        let entry = parse(&bytes)?;
+        let (found, expected) = (entry.revision, head.revision + 1);
         if found != expected {
             return Err(format!("it says that it is entry {found} and stands in the place of entry {expected}"));
         }
-        Ok(stored)
-    }
-
-    /// Reads stored bytes that were checked before.
-    pub(crate) fn parse(bytes: Bytes, hash: ChainHash) -> Result<Self, String> {
-        match serde_json::from_slice::<Entry>(&bytes) {
-            Ok(entry) if entry.format <= ENTRY_FORMAT => Ok(Self { entry: Arc::new(entry), bytes, hash }),
-            Ok(entry) => Err(later_format(entry.format)),
-            // A later version may have entries that this one cannot read at all: say so rather than call it damaged.
-            Err(error) => match serde_json::from_slice::<FormatOnly>(&bytes) {
-                Ok(FormatOnly { format }) if format > ENTRY_FORMAT => Err(later_format(format)),
-                _ => Err(format!("its bytes are no entry: {error}")),
-            },
-        }
+        Ok(Self { entry: Arc::new(entry), bytes, hash })
     }
 
     /// Where the journal ends with this entry.
     #[must_use]
     pub fn head(&self) -> Head {
         Head { revision: self.entry.revision, hash: self.hash }
+    }
+}
+
+fn parse(bytes: &[u8]) -> Result<Entry, String> {
+    match serde_json::from_slice::<Entry>(bytes) {
+        Ok(entry) if entry.format <= ENTRY_FORMAT => Ok(entry),
+        Ok(entry) => Err(later_format(entry.format)),
+        // A later version may have entries that this one cannot read at all: say so rather than call it damaged.
+        Err(error) => match serde_json::from_slice::<FormatOnly>(bytes) {
+            Ok(FormatOnly { format }) if format > ENTRY_FORMAT => Err(later_format(format)),
+            _ => Err(format!("its bytes are no entry: {error}")),
+        },
     }
 }
 

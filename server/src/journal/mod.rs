@@ -4,12 +4,14 @@
 
 pub mod conformance;
 mod entry;
+mod file;
 mod memory;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
 pub use entry::{ChainHash, ENTRY_FORMAT, Entry, Idempotency, MAX_ENTRY_BYTES, ObjectHash, ObjectId, StoredEntry};
+pub use file::{BadEntry, FileJournal, OpenError, Options, RawEntry, history};
 pub use memory::MemoryJournal;
 
 /// Where the journal ends.
@@ -46,7 +48,8 @@ pub trait Journal: Send + Sync + 'static {
     /// [`AppendError::Conflict`] if another entry has that place. Nothing is stored then, whatever the error.
     fn append(&self, expected: u64, entry: Entry) -> BoxFuture<'_, Result<Appending, AppendError>>;
 
-    /// Durable entries after revision `after`, oldest first, at most `limit`.
+    /// Durable entries after revision `after`, oldest first, at most `limit`. Fewer where they are large, but none only at
+    /// the end of the journal.
     ///
     /// # Errors
     ///
