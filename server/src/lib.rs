@@ -7,3 +7,4 @@ pub mod environments;
 pub mod journal;
 pub mod log;
 pub mod segments;
+pub mod vault;

@@ -30,8 +30,8 @@ use std::io;
 use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::thread::JoinHandle;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{JoinHandle, Thread};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -341,9 +341,26 @@ impl Appended {
         self.first_seq
     }
 
-    /// Waits by blocking the thread. Not for use in async code, where it panics: await instead.
-    pub fn wait(self) -> Result<u64, AppendError> {
-        self.receiver.blocking_recv().unwrap_or(Err(AppendError::Closed)).map(|()| self.first_seq)
+    /// Waits by blocking the thread: for synchronous code. In async code await instead, for the other tasks' sake.
+    pub fn wait(mut self) -> Result<u64, AppendError> {
+        let waker = Waker::from(Arc::new(Unpark(std::thread::current())));
+        let mut context = Context::from_waker(&waker);
+        loop {
+            match Pin::new(&mut self).poll(&mut context) {
+                Poll::Ready(done) => return done,
+                // May return without a reason; then the next poll says so.
+                Poll::Pending => std::thread::park(),
+            }
+        }
+    }
+}
+
+/// Wakes a thread that waits for an append. Tokio's own blocking wait panics inside a runtime.
+struct Unpark(Thread);
+
+impl Wake for Unpark {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
     }
 }
 
