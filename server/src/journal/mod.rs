@@ -6,6 +6,10 @@ pub mod conformance;
 mod entry;
 mod file;
 mod memory;
+mod verify;
+
+#[cfg(test)]
+mod fault_tests;
 
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
@@ -13,6 +17,7 @@ use tokio::sync::watch;
 pub use entry::{ChainHash, ENTRY_FORMAT, Entry, Idempotency, MAX_ENTRY_BYTES, ObjectHash, ObjectId, StoredEntry};
 pub use file::{BadEntry, FileJournal, OpenError, Options, RawEntry, history};
 pub use memory::MemoryJournal;
+pub use verify::{Progress, Verified, VerifyError, verify};
 
 /// Where the journal ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
