@@ -1,3 +1,4 @@
 //! The integration tests of the whole product, in one binary.
 
 mod architecture;
+mod vectors;
