@@ -110,6 +110,30 @@ fn without_syncs_the_same_power_cuts_lose_acknowledged_records() {
 }
 
 #[test]
+fn records_appended_together_are_there_together_or_not_at_all() {
+    let mut whole = 0;
+    for seed in 0..60 {
+        let mut random = StdRng::seed_from_u64(seed);
+        let disk = SimFiles::new();
+        disk.stop_after(random.random_range(8..60));
+        let Ok((log, _, _)) = open(&disk) else { continue };
+        for group in 1..30_u8 {
+            let records = (0..4).map(|_| Bytes::from(vec![group; random.random_range(1..600)])).collect();
+            if log.append_many(records).and_then(Appended::wait).is_err() {
+                break;
+            }
+        }
+        disk.power_cut(seed);
+        drop(log);
+        let (_, _, held) = open(&disk).unwrap();
+        assert_eq!(held.len() % 4, 0, "seed {seed}");
+        assert!(held.iter().all(|(seq, bytes)| u64::from(bytes[0]) == seq.div_ceil(4)), "seed {seed}");
+        whole += held.len() / 4;
+    }
+    assert!(whole > 60, "{whole} groups in all");
+}
+
+#[test]
 fn a_killed_process_loses_nothing_acknowledged() {
     for seed in 0..50 {
         let mut random = StdRng::seed_from_u64(seed);

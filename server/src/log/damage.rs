@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 use super::frame::{FRAME_HEADER_BYTES, FrameHeader, MAX_FRAME_BYTES, Tag, u32_at};
+use super::watermark::WATERMARK_FILE;
 
 /// Damage found in a log: where it is, what was found, and what the operator can do about it. Nothing was changed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,14 +38,18 @@ impl fmt::Display for Damage {
         if let Some(seq) = self.seq {
             write!(f, " (record {seq})")?;
         }
+        let file = self.path.file_name().unwrap_or_default().to_string_lossy();
         write!(f, ". Nothing was changed. Choices: restore this folder from a backup;")?;
+        if file == WATERMARK_FILE {
+            return write!(f, " or trust the segments beside it (repair --rebuild-watermark)");
+        }
         if let Some(FlippedByte { offset, found, written }) = self.flipped {
             write!(
                 f,
-                " put byte {offset} back from {found:#04x} to {written:#04x} (repair --restore-byte), after checking the disk;"
+                " check the disk and put byte {offset} back (repair --restore-byte {file}:{offset}:{found}:{written});"
             )?;
         }
-        write!(f, " or give up this record and everything after it (repair --truncate-at {})", self.offset)
+        write!(f, " or give up what follows this place (repair --truncate-at {file}:{})", self.offset)
     }
 }
 
@@ -269,7 +274,14 @@ mod tests {
             flipped: Some(FlippedByte { offset: 99, found: 1, written: 0x11 }),
         };
         let text = damage.to_string();
-        for part in ["data/00000000000000000001.log", "byte 64", "record 3", "backup", "--truncate-at 64", "byte 99"] {
+        for part in [
+            "data/00000000000000000001.log",
+            "byte 64",
+            "record 3",
+            "backup",
+            "--truncate-at 00000000000000000001.log:64",
+            "1.log:99:1:17",
+        ] {
             assert!(text.contains(part), "{text}");
         }
     }

@@ -18,6 +18,7 @@ mod error;
 pub mod files;
 pub mod frame;
 pub mod recovery;
+mod repair;
 mod segment;
 pub mod sim;
 mod watermark;
@@ -42,10 +43,11 @@ pub use self::error::{AppendError, OpenError, ReadError};
 pub use self::files::{Files, RealFiles};
 pub use self::frame::{LogId, MAX_GROUP_BYTES, MAX_RECORD_BYTES};
 pub use self::recovery::{RecordRef, Recovered, TornTail};
+pub use self::repair::{Repair, repair};
 pub use self::segment::Record;
 
 use self::error::at;
-use self::files::LockError;
+use self::files::{LockError, LockGuard};
 use self::frame::RECORD_HEADER_BYTES;
 use self::watermark::Mark;
 use self::writer::{Shared, Writer};
@@ -186,11 +188,7 @@ impl Log {
     ) -> Result<(Self, Recovered), OpenError> {
         options.check()?;
         files.create_dir_all(dir).map_err(at(dir))?;
-        let lock_path = dir.join("lock");
-        let lock = files.lock(&lock_path).map_err(|error| match error {
-            LockError::Held { pid } => OpenError::Locked { dir: dir.to_owned(), pid },
-            LockError::Io(source) => OpenError::Io { path: lock_path, source },
-        })?;
+        let lock = lock(&*files, dir)?;
         if recovery::is_new(&*files, dir)? {
             if let Some(seq) = options.acknowledged.filter(|&seq| seq > 0) {
                 let what = format!("the folder holds no log, but records up to {seq} were acknowledged");
@@ -317,6 +315,14 @@ pub fn identity(files: &dyn Files, dir: &Path) -> Result<Option<LogId>, OpenErro
         Ok(_) => {}
     }
     if recovery::is_new(files, dir)? { Ok(None) } else { watermark::read(files, dir).map(|evidence| Some(evidence.id)) }
+}
+
+fn lock(files: &dyn Files, dir: &Path) -> Result<Box<dyn LockGuard>, OpenError> {
+    let path = dir.join("lock");
+    files.lock(&path).map_err(|error| match error {
+        LockError::Held { pid } => OpenError::Locked { dir: dir.to_owned(), pid },
+        LockError::Io(source) => OpenError::Io { path, source },
+    })
 }
 
 fn create(files: &dyn Files, dir: &Path, kind: Kind, options: &Options) -> io::Result<()> {

@@ -268,7 +268,7 @@ impl Scan {
 }
 
 /// Checks the frame at the scanner's offset, visits its records and goes on behind it; `None` if it is not sound.
-fn next_frame(
+pub(crate) fn next_frame(
     scanner: &mut Scanner,
     path: &Path,
     tag: Tag,

@@ -99,7 +99,7 @@ fn path_in(dir: &Path) -> PathBuf {
     dir.join(WATERMARK_FILE)
 }
 
-/// Creates the file of a new, empty log.
+/// Creates the file of a log, in place of the one there may be.
 pub(crate) fn create(files: &dyn Files, dir: &Path, kind: u8, id: LogId, mark: Mark) -> io::Result<()> {
     let mut bytes = Vec::with_capacity(FILE_BYTES);
     for generation in 0..=SYNCED_SLOTS {
@@ -169,6 +169,12 @@ fn damage(path: &Path, offset: u64, what: &str) -> Damage {
 }
 
 impl Evidence {
+    /// Stands for a file that is lost, with what the segments say.
+    pub(crate) fn of_segments(dir: &Path, kind: u8, id: LogId, mark: Mark) -> Self {
+        let path = path_in(dir);
+        Self { path, kind, id, mark, synced: mark, damaged_slot: None, torn_hint: false, generation: 0 }
+    }
+
     /// Opens the file for writing.
     pub(crate) fn open(&self, files: &dyn Files) -> io::Result<Watermark> {
         // A damaged slot is the next one to be written: the sound one stays until there are two again.

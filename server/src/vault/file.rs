@@ -16,7 +16,7 @@ use super::{Compacted, Entry, Kind, Vault, VaultError, check};
 use crate::log::{self, Files, Log, Options, RecordRef, Recovered};
 
 /// Compaction by itself leaves a vault alone that holds less garbage than this, in bytes.
-const COMPACT_MIN_GARBAGE_BYTES: u64 = 1 << 20;
+const COMPACT_MIN_GARBAGE_BYTES: u64 = 256 << 10;
 /// How much compaction rewrites with one sync, in bytes.
 const COMPACT_BATCH_BYTES: usize = 4 << 20;
 /// What a part takes in the log beside id and value: record header, share of the frame, role, seal, text header.
@@ -56,8 +56,13 @@ impl FileVault {
             Replay { dir, cipher: Cipher::new(key), index: Index::default(), unfinished: None, error: None };
         let (log, recovered) =
             Log::open(files, dir, log::Kind::Vault, Options::default(), |record| replay.visit(record))?;
-        let Replay { cipher, index, error, .. } = replay;
-        if let Some(error) = error {
+        let Replay { cipher, index, unfinished, error, .. } = replay;
+        let cut_short = unfinished.map(|value| VaultError::BadRecord {
+            dir: dir.to_owned(),
+            seq: value.first_seq,
+            problem: "begins a value of which the last parts are missing",
+        });
+        if let Some(error) = error.or(cut_short) {
             return Err(error);
         }
         let inner = Inner {

@@ -19,7 +19,7 @@ pub(crate) const ROLE_DELETION: u8 = 2;
 pub(crate) const KEY_CHECK: &[u8] = b"guidon vault";
 
 /// Largest part of a value in one record, in bytes.
-pub(crate) const PART_BYTES: usize = 1 << 20;
+pub(crate) const PART_BYTES: usize = 64 << 10;
 /// Values up to this many bytes are kept in memory; of larger ones only the place.
 const INLINE_BYTES: usize = 512;
 

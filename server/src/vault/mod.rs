@@ -88,7 +88,8 @@ pub struct Compacted {
 
 /// Encrypted, synced, deletable records.
 ///
-/// Writes are carried out in the order of the calls and go on to their end though the future be dropped.
+/// A write that was begun (its future polled) goes on to its end though the future be dropped. Of two that are under way
+/// at once either may come first.
 pub trait Vault: Send + Sync {
     /// Stores values, replacing those of the same kinds and ids, with one sync: after a crash all of them or none.
     fn put_many(&self, entries: Vec<Entry>) -> BoxFuture<'_, Result<(), VaultError>>;
