@@ -1,0 +1,229 @@
+//! The AI-written code path against the human baseline.
+
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::time::Duration;
+
+use futures_util::FutureExt;
+
+use super::Client;
+use super::shared::{Flag, exposure};
+use crate::eval::Evaluation;
+use crate::model::Context;
+use crate::protocol::{Cause, Exposure, Revision};
+
+/// Marks a code path that was not given yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Unset;
+
+/// A decision to be made between two code paths; see [`Client::path`].
+#[must_use = "nothing is decided until the path is run"]
+pub struct Path<'a, A = Unset, B = Unset> {
+    client: &'a Client,
+    flag: Flag<'a>,
+    context: &'a Context<'a>,
+    ai: A,
+    baseline: B,
+    timeout: Option<Duration>,
+}
+
+/// Which code answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Ran {
+    /// The AI-written path.
+    Ai,
+    /// The baseline.
+    Baseline,
+}
+
+/// What a path answered, and how it came about.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub struct PathDetail<T, E> {
+    /// The answer.
+    pub value: T,
+    /// Which code it is of.
+    pub ran: Ran,
+    /// Key of the variation that was assigned, if there was one.
+    pub assigned: Option<String>,
+    /// Why the code that answered is, or is not, the assigned one.
+    pub cause: Cause,
+    /// What the AI path returned, where `cause` is [`Cause::Error`].
+    pub error: Option<E>,
+}
+
+impl<'a> Path<'a> {
+    pub(super) fn new(client: &'a Client, flag: Flag<'a>, context: &'a Context<'a>) -> Self {
+        Self { client, flag, context, ai: Unset, baseline: Unset, timeout: None }
+    }
+}
+
+impl<'a, B> Path<'a, Unset, B> {
+    /// The AI-written path: a closure that returns `Result<T, E>`, or, for [`Path::run_async`], a future of one.
+    pub fn ai<A>(self, ai: A) -> Path<'a, A, B> {
+        let Self { client, flag, context, baseline, timeout, .. } = self;
+        Path { client, flag, context, ai, baseline, timeout }
+    }
+}
+
+impl<'a, A> Path<'a, A, Unset> {
+    /// The baseline: a closure that returns `T`, or, for [`Path::run_async`], a future of it.
+    pub fn baseline<B>(self, baseline: B) -> Path<'a, A, B> {
+        let Self { client, flag, context, ai, timeout, .. } = self;
+        Path { client, flag, context, ai, baseline, timeout }
+    }
+}
+
+impl<A, B> Path<'_, A, B> {
+    /// Longest that [`Path::run_async`] waits for the AI path before the baseline answers. It takes effect where the AI path
+    /// awaits, needs a tokio runtime with time, and has none on [`Path::run`]: a call cannot be interrupted. Default: none.
+    pub fn timeout(mut self, limit: Duration) -> Self {
+        self.timeout = Some(limit);
+        self
+    }
+
+    /// Runs the code path that the flag assigns, and returns its answer. The exposure that is recorded says what was assigned,
+    /// what was delivered and why. A panic of the AI path is caught where panics unwind; one of the baseline is not.
+    pub fn run<T, E>(self) -> T
+    where
+        A: FnOnce() -> Result<T, E>,
+        B: FnOnce() -> T,
+    {
+        self.run_detail().value
+    }
+
+    /// As [`Path::run`], with how the answer came about.
+    pub fn run_detail<T, E>(self) -> PathDetail<T, E>
+    where
+        A: FnOnce() -> Result<T, E>,
+        B: FnOnce() -> T,
+    {
+        let (assigned, attempt) = decide(self.client, self.flag, self.context);
+        let Some(attempt) = attempt else { return baseline(assigned, Cause::Normal, None, (self.baseline)()) };
+        // What the closure captured is not looked at again after a panic: it was moved in.
+        let failure = match catch_unwind(AssertUnwindSafe(self.ai)) {
+            Ok(Ok(value)) => return attempt.delivered(assigned, value),
+            Ok(Err(error)) => (Cause::Error, Some(error)),
+            Err(_) => (Cause::Panic, None),
+        };
+        attempt.failed(failure.0);
+        baseline(assigned, failure.0, failure.1, (self.baseline)())
+    }
+
+    /// As [`Path::run`], for closures that return futures. Dropping the future while the AI path runs records that the call
+    /// was cancelled, which is no failure.
+    pub async fn run_async<T, E, FA, FB>(self) -> T
+    where
+        A: FnOnce() -> FA,
+        B: FnOnce() -> FB,
+        FA: Future<Output = Result<T, E>>,
+        FB: Future<Output = T>,
+    {
+        self.run_async_detail().await.value
+    }
+
+    /// As [`Path::run_async`], with how the answer came about.
+    pub async fn run_async_detail<T, E, FA, FB>(self) -> PathDetail<T, E>
+    where
+        A: FnOnce() -> FA,
+        B: FnOnce() -> FB,
+        FA: Future<Output = Result<T, E>>,
+        FB: Future<Output = T>,
+    {
+        let (assigned, attempt) = decide(self.client, self.flag, self.context);
+        let Some(attempt) = attempt else { return baseline(assigned, Cause::Normal, None, (self.baseline)().await) };
+        let ai = self.ai;
+        // The closure runs within the future, so that a panic in it is caught too.
+        let guarded = AssertUnwindSafe(async move { ai().await }).catch_unwind();
+        let failure = match limited(self.timeout, guarded).await {
+            Some(Ok(Ok(value))) => return attempt.delivered(assigned, value),
+            Some(Ok(Err(error))) => (Cause::Error, Some(error)),
+            Some(Err(_)) => (Cause::Panic, None),
+            None => (Cause::Timeout, None),
+        };
+        attempt.failed(failure.0);
+        baseline(assigned, failure.0, failure.1, (self.baseline)().await)
+    }
+}
+
+impl<A, B> std::fmt::Debug for Path<'_, A, B> {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut debug = formatter.debug_struct("Path");
+        debug.field("flag", &self.flag.key()).field("timeout", &self.timeout).finish_non_exhaustive()
+    }
+}
+
+/// The assigned variation, and an attempt if it is the AI path's. What is not attempted is recorded here.
+fn decide<'a>(client: &'a Client, flag: Flag<'_>, context: &Context<'_>) -> (Option<String>, Option<Attempt<'a>>) {
+    let shared = &client.inner.shared;
+    shared.evaluate(flag, context, |evaluation, revision| {
+        let assigned = evaluation.variation_key().map(str::to_owned);
+        if evaluation.is_ai() {
+            return (assigned, Some(Attempt::new(client, flag.key(), evaluation, revision)));
+        }
+        shared.record(flag.key(), evaluation, revision);
+        (assigned, None)
+    })
+}
+
+fn baseline<T, E>(assigned: Option<String>, cause: Cause, error: Option<E>, value: T) -> PathDetail<T, E> {
+    PathDetail { value, ran: Ran::Baseline, assigned, cause, error }
+}
+
+/// The future's result, or `None` if it is late.
+async fn limited<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Output> {
+    match limit {
+        None => Some(future.await),
+        Some(_) if tokio::runtime::Handle::try_current().is_err() => {
+            tracing::warn!("a path has a timeout but runs outside a tokio runtime: it is not limited");
+            Some(future.await)
+        }
+        Some(limit) => tokio::time::timeout(limit, future).await.ok(),
+    }
+}
+
+/// An AI path that is running. Whatever becomes of it is recorded once; if it is dropped, as cancelled.
+struct Attempt<'a> {
+    client: &'a Client,
+    /// `None` once it is recorded, and for an evaluation without a unit, which is not recorded.
+    record: Option<Exposure>,
+    /// Key of the variation whose code answers in its place.
+    baseline: String,
+}
+
+impl<'a> Attempt<'a> {
+    fn new(client: &'a Client, flag: &str, evaluation: &Evaluation<'_>, revision: Option<&Revision>) -> Self {
+        let recorded = client.inner.shared.recording && evaluation.unit().is_some();
+        let record = recorded.then(|| exposure(flag, evaluation, revision));
+        let baseline = evaluation.baseline().map(|variation| variation.key().to_owned()).unwrap_or_default();
+        Self { client, record, baseline }
+    }
+
+    fn delivered<T, E>(mut self, assigned: Option<String>, value: T) -> PathDetail<T, E> {
+        if let Some(record) = self.record.take() {
+            self.client.inner.shared.recorder.served_as(record);
+        }
+        PathDetail { value, ran: Ran::Ai, assigned, cause: Cause::Normal, error: None }
+    }
+
+    fn failed(mut self, cause: Cause) {
+        if let Some(record) = self.record.take() {
+            tracing::warn!(
+                flag = record.flag,
+                assigned = record.assigned,
+                ?cause,
+                "the AI path failed; the baseline answers"
+            );
+            let delivered = std::mem::take(&mut self.baseline);
+            self.client.inner.shared.recorder.outcome(Exposure { delivered, cause, ..record });
+        }
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if let Some(record) = self.record.take() {
+            self.client.inner.shared.recorder.outcome(Exposure { cause: Cause::Cancelled, ..record });
+        }
+    }
+}
