@@ -10,6 +10,12 @@ use super::*;
 
 const DIR: &str = "/data/log";
 
+/// How many seeds a test goes through: `GUIDON_FAULT_ROUNDS` asks for more than the few of every run.
+fn seeds(few: u64) -> std::ops::Range<u64> {
+    let asked = std::env::var("GUIDON_FAULT_ROUNDS").ok().and_then(|text| text.parse().ok());
+    0..asked.unwrap_or(few)
+}
+
 fn options() -> Options {
     // The watermark is left to the hint and to closing: the worst case for what a power cut leaves as evidence.
     let watermark_idle_ms = 3_600_000;
@@ -93,7 +99,7 @@ fn power_cut_round(seed: u64, syncs: bool, outcome: &mut Outcome) {
 #[test]
 fn a_power_cut_loses_nothing_acknowledged_and_needs_no_operator() {
     let mut outcome = Outcome::default();
-    for seed in 0..150 {
+    for seed in seeds(150) {
         power_cut_round(seed, true, &mut outcome);
     }
     assert_eq!((outcome.lost, outcome.refused), (0, 0));
@@ -112,7 +118,7 @@ fn without_syncs_the_same_power_cuts_lose_acknowledged_records() {
 #[test]
 fn records_appended_together_are_there_together_or_not_at_all() {
     let mut whole = 0;
-    for seed in 0..60 {
+    for seed in seeds(60) {
         let mut random = StdRng::seed_from_u64(seed);
         let disk = SimFiles::new();
         disk.stop_after(random.random_range(8..60));
@@ -135,7 +141,7 @@ fn records_appended_together_are_there_together_or_not_at_all() {
 
 #[test]
 fn a_killed_process_loses_nothing_acknowledged() {
-    for seed in 0..50 {
+    for seed in seeds(50) {
         let mut random = StdRng::seed_from_u64(seed);
         let disk = SimFiles::new();
         disk.stop_after(random.random_range(20..80));
@@ -163,11 +169,12 @@ fn every_changed_byte_is_found_and_named() {
         let len = disk.content(&path).unwrap().len();
         for step in 0..100 {
             let offset = if step == 99 { len - 1 } else { len * step / 100 };
-            disk.flip(&path, offset, 0x20);
+            let xor = [0x20, 0x01, 0x80, 0xff][step % 4];
+            disk.flip(&path, offset, xor);
             let Err(error) = open(&disk) else { panic!("{}: byte {offset} went unnoticed", path.display()) };
             assert!(matches!(error, OpenError::Damaged(_)), "{error}");
             assert!(error.to_string().contains(&*path.display().to_string()), "{error}");
-            disk.flip(&path, offset, 0x20);
+            disk.flip(&path, offset, xor);
         }
     }
     assert_eq!(open(&disk).unwrap().1.next_seq, 13);
@@ -243,7 +250,7 @@ fn a_failed_sync_makes_the_log_read_only_until_it_is_opened_again() {
 
 #[test]
 fn a_full_disk_loses_nothing_and_writing_goes_on_when_there_is_space() {
-    for seed in 0..40 {
+    for seed in seeds(40) {
         let mut random = StdRng::seed_from_u64(seed);
         let disk = SimFiles::new();
         let (log, _, _) = open(&disk).unwrap();

@@ -167,6 +167,17 @@ pub struct Health {
     pub commits: u64,
 }
 
+/// One segment file, for retention by age or size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SegmentInfo {
+    /// Its first record.
+    pub first_seq: u64,
+    /// The sequence number after its last durable record.
+    pub next_seq: u64,
+    /// Its length in bytes.
+    pub bytes: u64,
+}
+
 /// An open log. Cheap to share in an [`Arc`]; dropping it closes it.
 #[derive(Debug)]
 pub struct Log {
@@ -251,6 +262,11 @@ impl Log {
     /// gets there. Blocks on the disk.
     pub fn iter(&self, from_seq: u64) -> Iter {
         Iter { shared: Arc::clone(&self.shared), next_seq: from_seq, read: VecDeque::new() }
+    }
+
+    /// The segments, oldest first; the last one is being written.
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.shared.segments()
     }
 
     /// Begins a new segment with the next record, so that [`Log::remove_segments_before`] can remove all older ones.

@@ -16,7 +16,7 @@ use super::frame::{LogId, MAX_GROUP_BYTES, SEGMENT_HEADER_BYTES, Tag, encode_fra
 use super::recovery::Scan;
 use super::segment::{self, Record, Segment, Segments};
 use super::watermark::{Mark, Watermark};
-use super::{AppendError, Health, LogState, Options, ReadError};
+use super::{AppendError, Health, LogState, Options, ReadError, SegmentInfo};
 
 /// A frame takes no further group once it holds this many bytes, so that the first to come is not kept waiting for the
 /// last.
@@ -103,6 +103,15 @@ impl Shared {
 
     pub(crate) fn read(&self, from_seq: u64, limit_bytes: usize) -> Result<Vec<Record>, ReadError> {
         segment::read(&self.segments, &*self.files, self.tag(), from_seq, limit_bytes)
+    }
+
+    pub(crate) fn segments(&self) -> Vec<SegmentInfo> {
+        let info = |segment: &Segment| SegmentInfo {
+            first_seq: segment.first_seq,
+            next_seq: segment.next_seq,
+            bytes: segment.len,
+        };
+        self.segments.read().all.iter().map(info).collect()
     }
 
     pub(crate) fn start_segment(&self) {

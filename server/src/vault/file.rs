@@ -76,8 +76,11 @@ impl FileVault {
         if recovered.next_seq == recovered.first_seq {
             inner.append(vec![(ROLE_KEY_CHECK, KEY_CHECK.to_vec())])?;
         }
-        if inner.wants_compaction() {
-            inner.compact()?;
+        if inner.wants_compaction()
+            && let Err(error) = inner.compact()
+        {
+            // A disk without the space for it is no reason not to serve what is there.
+            tracing::warn!(%error, "compacting the vault failed; it is tried again after the next write");
         }
         Ok(Opened { vault: Self { inner: Arc::new(inner) }, recovered })
     }
