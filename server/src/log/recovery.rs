@@ -1,6 +1,6 @@
 //! Opening a log: every frame is checked, and what does not check out is either a torn tail or damage.
 //!
-//! The rule, argued in `docs/decisions/0001-torn-tail.md`. A frame is one write, and the next one is written only after
+//! The rule, argued in `docs/decisions/0003-torn-tail.md`. A frame is one write, and the next one is written only after
 //! the one before was synced. Bytes that are not a sound frame are cut off as a **torn tail** only if all of this holds:
 //!
 //! 1. they are in the last segment, and no sound frame header with a later sequence number follows them;
