@@ -1,7 +1,7 @@
 //! The push protocol, seen from the SDK: events in, actions out.
 //!
 //! No socket, no clock and no randomness: the time and a random number are arguments, so that every interleaving can be tried
-//! without a network. [`super::driver`] carries out the actions.
+//! without a network. `driver.rs` carries out the actions.
 
 use std::time::Duration;
 

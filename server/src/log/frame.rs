@@ -9,7 +9,7 @@
 //! ```
 //!
 //! A frame is what one write and one sync made durable: the records of all writers that came together. The frame's two
-//! checksums start from [`Tag`], a value drawn from the log id, so that bytes of another log, or a frame quoted in a
+//! checksums start from `Tag`, a value drawn from the log id, so that bytes of another log, or a frame quoted in a
 //! payload, are not taken for a frame of this one.
 
 use bytes::Bytes;
