@@ -4,7 +4,10 @@ pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod environments;
+pub mod flags;
 pub mod journal;
 pub mod log;
 pub mod segments;
+
+pub mod state;
 pub mod vault;

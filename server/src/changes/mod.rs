@@ -1,5 +1,24 @@
 //! The only write path: instructions, validated against the present state and appended to the journal.
 
+pub(crate) mod apply;
+mod change;
+mod describe;
 pub mod instruction;
+pub mod keysets;
+pub mod limits;
+pub(crate) mod mint;
+mod prepare;
+pub(crate) mod resolve;
+mod service;
+mod subject;
+mod validate;
 
+pub use apply::ApplyError;
+pub use change::{Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, MintedCredential, Problem};
+pub use describe::describe;
 pub use instruction::Instruction;
+pub use mint::{Mint, RandomMint};
+pub use service::{ChangeService, DEFAULT_PROJECT, Parts};
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,11 @@
 //! Environments, their tiers, and the SDK keys that belong to them.
 
+mod apply;
+mod resolve;
+
+pub(crate) use apply::apply;
+pub(crate) use resolve::resolve;
+
 use serde::{Deserialize, Serialize};
 
 /// How close to real users an environment is.
@@ -52,6 +58,16 @@ pub struct Environment {
     pub name: String,
     /// Tier it belongs to.
     pub tier: Tier,
+}
+
+impl Environment {
+    /// The environment of a tier that every project starts with.
+    #[must_use]
+    pub fn of_tier(tier: Tier) -> Self {
+        let key = tier.as_str().to_owned();
+        let name = key[..1].to_uppercase() + &key[1..];
+        Self { key, name, tier }
+    }
 }
 
 /// An SDK key as it is stored: never the credential itself.

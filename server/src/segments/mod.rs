@@ -1,5 +1,13 @@
 //! Segments as the server stores them: rules in the journal, targeting keys in the vault.
 
+mod apply;
+mod published;
+mod resolve;
+
+pub(crate) use apply::apply;
+pub use published::visit_segment;
+pub(crate) use resolve::resolve;
+
 use guidon_sdk::model::{KeySetRef, SegmentRule};
 use serde::{Deserialize, Serialize};
 

@@ -1,5 +1,17 @@
 //! What the journal says, folded into memory, and kept on disk for a quick start.
 
+mod fold;
+mod follower;
+mod object;
+mod read;
+mod repeatable;
+mod touched;
 mod world;
 
-pub use world::{FlagState, Project, Repeatable, SegmentState, World};
+pub use fold::{FoldError, KeySetSource, NoKeySets};
+pub(crate) use follower::FetchedKeySets;
+pub use follower::{Follower, FollowerHealth, Publisher, Stopped};
+pub use object::{hash_object, shared_part};
+pub use repeatable::{REPEATABLE_MS, Repeatable, Repeatables};
+pub use touched::{Touched, touched};
+pub use world::{FlagState, Project, SegmentState, World};

@@ -2,17 +2,19 @@
 
 use std::sync::Arc;
 
-use guidon_sdk::model::Flag;
+use guidon_sdk::model::{Flag, SegmentRule};
 use imbl::OrdMap;
 
 use crate::environments::{Environment, SdkKey};
 use crate::journal::ChainHash;
 use crate::segments::StoredSegment;
 
+use super::Repeatables;
+
 /// Everything there is at one revision.
 ///
 /// Clones share all they have in common, so that a change costs what it changes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct World {
     /// Number of the last entry folded in.
     pub revision: u64,
@@ -24,23 +26,12 @@ pub struct World {
     pub projects: OrdMap<String, Arc<Project>>,
     /// SDK keys that are not revoked: BLAKE3 of the credential (hexadecimal) to project and key id.
     pub credentials: OrdMap<String, (String, String)>,
-    /// Changes of the last 24 hours that may be sent again: idempotency key (hashed) to what was done.
-    pub repeatable: OrdMap<String, Repeatable>,
-}
-
-/// What a change that may be sent again did.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Repeatable {
-    /// BLAKE3 of the request's body, in hexadecimal.
-    pub body: String,
-    /// Number of its entry.
-    pub revision: u64,
-    /// When, in milliseconds since 1970.
-    pub at: u64,
+    /// Changes of the last 24 hours that may be sent again.
+    pub repeatable: Repeatables,
 }
 
 /// A project and all it holds.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Project {
     /// Key, unique in the store.
     pub key: String,
@@ -59,7 +50,7 @@ pub struct Project {
 }
 
 /// A flag, and when it last changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct FlagState {
     /// As the journal has it: key sets in place of targeting keys.
     pub stored: Arc<Flag>,
@@ -74,7 +65,7 @@ pub struct FlagState {
 }
 
 /// A segment, its key lists at hand, and when it last changed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct SegmentState {
     /// As the journal has it.
     pub stored: Arc<StoredSegment>,
@@ -82,6 +73,8 @@ pub struct SegmentState {
     pub included: guidon_sdk::eval::KeySet,
     /// Keys that do not belong unless included.
     pub excluded: guidon_sdk::eval::KeySet,
+    /// The rules as people and SDKs see them: with the keys.
+    pub rules: Arc<Vec<SegmentRule>>,
     /// When it was created, in milliseconds since 1970.
     pub created_at: u64,
     /// When it last changed, in milliseconds since 1970.

@@ -1,0 +1,220 @@
+//! Applies resolved instructions to the state: the one place where anything changes.
+//!
+//! Used alike by the write path, to see what a change would do, and by the fold, to do it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use super::Instruction;
+use crate::environments::{Environment, Tier};
+use crate::journal::{ObjectHash, ObjectId};
+use crate::state::{FlagState, KeySetSource, Project, SegmentState, World, hash_object};
+use crate::{environments, flags, segments};
+
+/// Why a resolved instruction does not apply.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ApplyError {
+    /// There is nothing of that name.
+    #[error("there is no {what} \"{key}\"")]
+    Unknown {
+        /// What was looked for.
+        what: &'static str,
+        /// Its key or id.
+        key: String,
+    },
+    /// There is one of that name already.
+    #[error("there is a {what} \"{key}\" already")]
+    Exists {
+        /// What was to be made.
+        what: &'static str,
+        /// Its key or id.
+        key: String,
+    },
+    /// The instruction needs an environment and its change names none.
+    #[error("the change names no environment")]
+    NoEnvironment,
+    /// A field that the server fills in is missing.
+    #[error("`{field}` is not filled in")]
+    Unresolved {
+        /// Name of the field.
+        field: &'static str,
+    },
+}
+
+/// A world being edited, in one project, by one change.
+pub(crate) struct Draft<'a> {
+    before: &'a World,
+    key: String,
+    environment: Option<String>,
+    project: Option<Project>,
+    revision: u64,
+    at: u64,
+    named: BTreeSet<ObjectId>,
+}
+
+impl<'a> Draft<'a> {
+    /// Starts from `before`; the edits will be those of the entry after it, made at `at` (milliseconds since 1970).
+    pub(crate) fn new(before: &'a World, project: &str, environment: Option<&str>, at: u64) -> Self {
+        Self {
+            before,
+            key: project.to_owned(),
+            environment: environment.map(str::to_owned),
+            project: before.projects.get(project).map(|project| Project::clone(project)),
+            revision: before.revision + 1,
+            at,
+            named: BTreeSet::new(),
+        }
+    }
+
+    /// The project as edited so far.
+    pub(crate) fn project(&self) -> Option<&Project> {
+        self.project.as_ref()
+    }
+
+    /// The environment that environment-bound instructions apply to.
+    pub(crate) fn environment(&self) -> Option<&str> {
+        self.environment.as_deref()
+    }
+
+    /// Objects that the instructions applied so far are about, changed or not.
+    pub(crate) fn named(&self) -> &BTreeSet<ObjectId> {
+        &self.named
+    }
+
+    /// The objects that differ from what they were, with their hashes now.
+    pub(crate) fn changed(&self) -> Vec<ObjectHash> {
+        let before = self.before.projects.get(&self.key);
+        let hashed = self.named.iter().map(|object| {
+            let old = before.and_then(|project| hash_object(project, object));
+            let hash = self.project.as_ref().and_then(|project| hash_object(project, object));
+            (old != hash).then(|| ObjectHash { object: object.clone(), hash })
+        });
+        hashed.flatten().collect()
+    }
+
+    /// The world with the edits, still at the revision before them.
+    pub(crate) fn into_world(self) -> World {
+        let mut world = self.before.clone();
+        let Some(project) = self.project else { return world };
+        for id in self.named.iter().filter_map(|object| if let ObjectId::SdkKey(id) = object { Some(id) } else { None })
+        {
+            let old = self.before.projects.get(&self.key).and_then(|project| project.sdk_keys.get(id));
+            if let Some(old) = old {
+                world.credentials.remove(&old.hash);
+            }
+            if let Some(live) = project.sdk_keys.get(id).filter(|key| key.revoked_at.is_none()) {
+                world.credentials.insert(live.hash.clone(), (self.key.clone(), id.clone()));
+            }
+        }
+        world.projects.insert(self.key, Arc::new(project));
+        world
+    }
+
+    /// Applies one resolved instruction. On an error the draft is as it was.
+    pub(crate) fn apply(&mut self, instruction: &Instruction, keys: &dyn KeySetSource) -> Result<(), ApplyError> {
+        if let Instruction::CreateProject { name } = instruction {
+            self.create_project(name)?;
+        }
+        let environment = self.environment.clone();
+        let mut project = self.project.take().ok_or_else(|| unknown("project", &self.key))?;
+        let objects = instruction.objects(&project, environment.as_deref());
+        let applied = self.edit(&mut project, environment.as_deref(), instruction, keys);
+        self.project = Some(project);
+        applied?;
+        self.named.extend(objects);
+        Ok(())
+    }
+
+    fn create_project(&mut self, name: &str) -> Result<(), ApplyError> {
+        if self.project.is_some() {
+            return Err(exists("project", &self.key));
+        }
+        let name = if name.is_empty() { &self.key } else { name };
+        self.project = Some(Project {
+            key: self.key.clone(),
+            name: name.to_owned(),
+            created_at: self.at,
+            environments: Tier::ALL
+                .map(|tier| (tier.as_str().to_owned(), Arc::new(Environment::of_tier(tier))))
+                .into_iter()
+                .collect(),
+            flags: Default::default(),
+            segments: Default::default(),
+            sdk_keys: Default::default(),
+        });
+        Ok(())
+    }
+
+    fn edit(
+        &self,
+        project: &mut Project,
+        environment: Option<&str>,
+        instruction: &Instruction,
+        keys: &dyn KeySetSource,
+    ) -> Result<(), ApplyError> {
+        if instruction.needs_environment() {
+            let key = environment.ok_or(ApplyError::NoEnvironment)?;
+            project.environments.get(key).ok_or_else(|| unknown("environment", key))?;
+        }
+        if let Some(key) = instruction.flag() {
+            self.edit_flag(project, key, environment, instruction, keys)
+        } else if let (Some(key), Some(environment)) = (instruction.segment(), environment) {
+            self.edit_segment(project, key, environment, instruction, keys)
+        } else {
+            environments::apply(project, environment, instruction, self.at, self.revision)
+        }
+    }
+
+    fn edit_flag(
+        &self,
+        project: &mut Project,
+        key: &str,
+        environment: Option<&str>,
+        instruction: &Instruction,
+        keys: &dyn KeySetSource,
+    ) -> Result<(), ApplyError> {
+        let old = project.flags.get(key).cloned();
+        let stored = flags::apply(old.as_ref().map(|old| &*old.stored), environment, instruction)?;
+        let Some(stored) = stored else {
+            project.flags.remove(key);
+            return Ok(());
+        };
+        let created_at = old.as_ref().map_or(self.at, |old| old.created_at);
+        let known = flags::KnownKeys::new(old.as_deref(), keys);
+        let mut state = FlagState::load(stored, &known, created_at);
+        (state.updated_at, state.revision) = (self.at, self.revision);
+        project.flags.insert(key.to_owned(), Arc::new(state));
+        Ok(())
+    }
+
+    fn edit_segment(
+        &self,
+        project: &mut Project,
+        key: &str,
+        environment: &str,
+        instruction: &Instruction,
+        keys: &dyn KeySetSource,
+    ) -> Result<(), ApplyError> {
+        let place = (environment.to_owned(), key.to_owned());
+        let old = project.segments.get(&place).cloned();
+        let Some(stored) = segments::apply(old.as_ref().map(|old| &*old.stored), instruction)? else {
+            project.segments.remove(&place);
+            return Ok(());
+        };
+        let created_at = old.as_ref().map_or(self.at, |old| old.created_at);
+        let mut state = SegmentState::after(old.as_deref(), stored, keys, created_at);
+        (state.updated_at, state.revision) = (self.at, self.revision);
+        project.segments.insert(place, Arc::new(state));
+        Ok(())
+    }
+}
+
+/// There is no `what` of this key.
+pub(crate) fn unknown(what: &'static str, key: &str) -> ApplyError {
+    ApplyError::Unknown { what, key: key.to_owned() }
+}
+
+/// There is a `what` of this key already.
+pub(crate) fn exists(what: &'static str, key: &str) -> ApplyError {
+    ApplyError::Exists { what, key: key.to_owned() }
+}

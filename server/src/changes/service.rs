@@ -1,0 +1,366 @@
+//! The only writer.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{Mutex, MutexGuard, watch};
+
+use super::keysets::KeySetStore;
+use super::mint::hex;
+use super::prepare::{Prepared, prepare};
+use super::resolve::Past;
+use super::{Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, Instruction, Mint, describe};
+use crate::clock::Clock;
+use crate::journal::{AppendError, Appending, Entry, Health, Idempotency, Journal, ObjectId};
+use crate::state::{Follower, FollowerHealth, Publisher, World};
+
+/// Key of the project that every store starts with.
+pub const DEFAULT_PROJECT: &str = "default";
+
+/// Entries kept in memory to name conflicts with.
+const MAX_RECENT_ENTRIES: usize = 256;
+
+/// Most entries that a conflict names.
+const MAX_CONFLICT_ENTRIES: usize = 100;
+
+/// Most entries that are read back to find conflicts; a change made for an older revision conflicts as a whole.
+const MAX_LOOK_BACK_ENTRIES: u64 = 10_000;
+
+/// How often a change is prepared again because another server wrote first, before it is given up as [`ChangeError::Busy`].
+const MAX_ATTEMPTS: usize = 200;
+
+/// How long a change waits for another server's entry before it looks again.
+const CONTENTION_PAUSE: Duration = Duration::from_millis(20);
+
+/// What a [`ChangeService`] is made of.
+pub struct Parts {
+    /// Where changes are kept.
+    pub journal: Arc<dyn Journal>,
+    /// Where their targeting keys are kept.
+    pub key_sets: Arc<dyn KeySetStore>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub mint: Box<dyn Mint>,
+    /// The journal folded, as far as it was read; the rest is caught up with.
+    pub world: World,
+    /// Told of every step, in order.
+    pub publishers: Vec<Arc<dyn Publisher>>,
+}
+
+/// Takes every change: checks it against the present state, journals it, and answers once it is durable and visible.
+///
+/// Changes are prepared one at a time, against a head that holds the entries on their way to being durable, and wait for
+/// durability together: many writers share one sync.
+pub struct ChangeService {
+    journal: Arc<dyn Journal>,
+    key_sets: Arc<dyn KeySetStore>,
+    clock: Arc<dyn Clock>,
+    follower: Arc<Follower>,
+    following: tokio::task::JoinHandle<()>,
+    head: Mutex<Head>,
+    /// Set when an entry that the head holds may not be in the journal.
+    stale: AtomicBool,
+    /// Counts failed writes, so that who waits for another's write learns of its failure.
+    failures: watch::Sender<u64>,
+}
+
+/// The state that changes are prepared against.
+struct Head {
+    world: World,
+    mint: Box<dyn Mint>,
+    recent: VecDeque<Arc<Entry>>,
+}
+
+enum Placed {
+    /// There is nothing to wait for.
+    Done(ChangeOutcome),
+    /// The same request made, or is making, this revision.
+    Replay(u64),
+    Appended(Appending, ChangeOutcome),
+}
+
+impl Drop for ChangeService {
+    fn drop(&mut self) {
+        self.following.abort();
+    }
+}
+
+impl ChangeService {
+    /// Starts the service, and the task that keeps its world current.
+    #[must_use]
+    pub fn start(parts: Parts) -> Arc<Self> {
+        let Parts { journal, key_sets, clock, mint, world, publishers } = parts;
+        let head = Head { world: world.clone(), mint, recent: VecDeque::new() };
+        let follower = Follower::new(world);
+        let following = follower.spawn(Arc::clone(&journal), Arc::clone(&key_sets), publishers);
+        Arc::new(Self {
+            journal,
+            key_sets,
+            clock,
+            follower,
+            following,
+            head: Mutex::new(head),
+            stale: AtomicBool::new(true),
+            failures: watch::Sender::new(0),
+        })
+    }
+
+    /// The durable state now.
+    #[must_use]
+    pub fn world(&self) -> Arc<World> {
+        self.follower.world()
+    }
+
+    /// What keeps the state current.
+    #[must_use]
+    pub fn follower(&self) -> &Arc<Follower> {
+        &self.follower
+    }
+
+    /// The journal, for reading.
+    #[must_use]
+    pub fn journal(&self) -> &Arc<dyn Journal> {
+        &self.journal
+    }
+
+    /// Whether changes can be made, and why not.
+    #[must_use]
+    pub fn health(&self) -> Health {
+        match self.follower.health() {
+            FollowerHealth::Following => self.journal.health(),
+            FollowerHealth::Stopped { reason, .. } => Health::ReadOnly(reason),
+        }
+    }
+
+    /// Creates the project `default`, with an environment in each tier, in a store that has none.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`] if it could not be journaled.
+    pub async fn ensure_default_project(&self) -> Result<(), ChangeError> {
+        self.follower.reach(self.journal.head().revision).await?;
+        if !self.world().projects.is_empty() {
+            return Ok(());
+        }
+        let change = ChangeDraft {
+            project: DEFAULT_PROJECT.to_owned(),
+            comment: "First start".to_owned(),
+            instructions: vec![Instruction::CreateProject { name: "Default".to_owned() }],
+            ..ChangeDraft::default()
+        };
+        self.submit(&Author::system(), change).await.map(|_| ())
+    }
+
+    /// Makes a change, or says all that is wrong with it. Answers once the change is durable and [`Self::world`] shows it.
+    ///
+    /// A change that asks for what is already so is no error and no entry: its outcome has the present revision and changed
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError`]; nothing of the change is applied then, except that after [`ChangeError::Unavailable`] a change on its
+    /// way to the disk may turn out to be there after a restart.
+    pub async fn submit(&self, author: &Author, change: ChangeDraft) -> Result<ChangeOutcome, ChangeError> {
+        let past = Past::default();
+        for _ in 0..MAX_ATTEMPTS {
+            let failures = self.failures.subscribe();
+            match self.place(author, &change, &past).await {
+                Ok(Placed::Done(outcome)) => return Ok(outcome),
+                Ok(Placed::Appended(appending, outcome)) => return self.finish(appending, outcome).await,
+                Ok(Placed::Replay(revision)) => {
+                    if let Some(outcome) = self.replay(revision, failures).await? {
+                        return Ok(outcome);
+                    }
+                }
+                Err(PlaceError::Contended) => self.wait_for_others().await,
+                Err(PlaceError::Refused(error)) => return Err(error),
+            }
+        }
+        Err(ChangeError::Busy)
+    }
+
+    /// Prepares the change against the head and gives it its place in the journal.
+    async fn place(&self, author: &Author, change: &ChangeDraft, past: &Past) -> Result<Placed, PlaceError> {
+        let mut head = self.head().await?;
+        let head = &mut *head;
+        let at = self.clock.now_ms().max(head.world.at);
+        let idempotency = change.idempotency.as_ref().map(|sent| idempotency(author, sent));
+        if let Some(sent) = &idempotency
+            && let Some(done) = head.world.repeatable.get(&sent.key, at)
+        {
+            if done.body != sent.body {
+                return Err(ChangeError::IdempotencyKeyReused { revision: done.revision }.into());
+            }
+            return Ok(Placed::Replay(done.revision));
+        }
+        let mut prepared =
+            prepare(&head.world, author, change, at, &mut *head.mint, past).map_err(ChangeError::from)?;
+        if let Some(expected) = change.expected_revision {
+            self.check_conflicts(head, expected, change, &prepared).await?;
+        }
+        let mut outcome = outcome_of(&prepared, change);
+        if prepared.entry.objects.is_empty() || change.dry_run {
+            outcome.revision = head.world.revision;
+            return Ok(Placed::Done(outcome));
+        }
+        prepared.entry.idempotency = idempotency;
+        // Whoever decides whether the author may make this change decides here: it is resolved, and nothing is stored yet.
+        if !prepared.key_sets.is_empty() {
+            self.key_sets.put(std::mem::take(&mut prepared.key_sets)).await.map_err(ChangeError::from)?;
+        }
+        let appending = self.append(head.world.revision, prepared.entry).await?;
+        let entry = Arc::clone(&appending.stored.entry);
+        head.world = prepared.world.sealed(&appending.stored);
+        head.remember(&entry);
+        outcome.entry = Some(entry);
+        outcome.credentials = prepared.credentials;
+        Ok(Placed::Appended(appending, outcome))
+    }
+
+    async fn append(&self, expected: u64, entry: Entry) -> Result<Appending, PlaceError> {
+        self.journal.append(expected, entry).await.map_err(|error| {
+            self.stale.store(true, Ordering::Release);
+            match error {
+                AppendError::Conflict { .. } => PlaceError::Contended,
+                other => PlaceError::Refused(other.into()),
+            }
+        })
+    }
+
+    /// The head, alone. If what it holds may not be in the journal, it goes back to what is durable.
+    async fn head(&self) -> Result<MutexGuard<'_, Head>, PlaceError> {
+        let mut head = self.head.lock().await;
+        if let Some(stopped) = self.follower.stopped() {
+            return Err(ChangeError::from(stopped).into());
+        }
+        if self.stale.swap(false, Ordering::AcqRel) {
+            // Until the durable state is read, a writer that gives up must leave the head stale.
+            let caught_up = self.follower.reach(self.journal.head().revision).await;
+            if let Err(stopped) = caught_up {
+                self.stale.store(true, Ordering::Release);
+                return Err(ChangeError::from(stopped).into());
+            }
+            head.world = World::clone(&self.world());
+            head.recent.clear();
+        }
+        Ok(head)
+    }
+
+    /// Waits until the change is durable and visible.
+    async fn finish(&self, appending: Appending, outcome: ChangeOutcome) -> Result<ChangeOutcome, ChangeError> {
+        if let Err(error) = appending.durable.await {
+            self.stale.store(true, Ordering::Release);
+            self.failures.send_modify(|failures| *failures += 1);
+            return Err(error.into());
+        }
+        self.follower.reach(outcome.revision).await?;
+        Ok(outcome)
+    }
+
+    /// What the same request did before; `None` if that was lost on its way to the disk.
+    async fn replay(
+        &self,
+        revision: u64,
+        mut failures: watch::Receiver<u64>,
+    ) -> Result<Option<ChangeOutcome>, ChangeError> {
+        tokio::select! {
+            biased;
+            reached = self.follower.reach(revision) => reached?,
+            _ = failures.changed() => return Ok(None),
+        }
+        let read = self.journal.read(revision - 1, 1).await?;
+        Ok(read.first().map(|stored| ChangeOutcome { replayed: true, ..outcome_of_entry(&stored.entry) }))
+    }
+
+    /// Another server has written: waits for what it wrote.
+    async fn wait_for_others(&self) {
+        let mut durable = self.journal.watch();
+        // Whatever ends the wait, the change is tried again.
+        let _ = tokio::time::timeout(CONTENTION_PAUSE, durable.changed()).await;
+    }
+
+    async fn check_conflicts(
+        &self,
+        head: &Head,
+        expected: u64,
+        change: &ChangeDraft,
+        prepared: &Prepared,
+    ) -> Result<(), ChangeError> {
+        let revision = head.world.revision;
+        let mut entries: Vec<Arc<Entry>> = head.recent.iter().cloned().collect();
+        let first = entries.first().map_or(revision + 1, |entry| entry.revision);
+        if revision - expected > MAX_LOOK_BACK_ENTRIES {
+            return Err(ChangeError::Conflict { expected, revision, entries: Vec::new() });
+        }
+        let mut after = expected;
+        while after + 1 < first {
+            let read = self.journal.read(after, MAX_RECENT_ENTRIES).await?;
+            let Some(last) = read.last() else { break };
+            after = last.entry.revision;
+            entries.extend(read.into_iter().map(|stored| stored.entry));
+        }
+        entries.retain(|entry| {
+            let touches = |object: &ObjectId| prepared.named.contains(object);
+            entry.revision > expected
+                && entry.project == change.project
+                && entry.objects.iter().any(|changed| touches(&changed.object))
+        });
+        entries.sort_by_key(|entry| entry.revision);
+        entries.dedup_by_key(|entry| entry.revision);
+        if entries.is_empty() {
+            return Ok(());
+        }
+        let entries = entries.split_off(entries.len().saturating_sub(MAX_CONFLICT_ENTRIES));
+        Err(ChangeError::Conflict { expected, revision, entries })
+    }
+}
+
+impl Head {
+    fn remember(&mut self, entry: &Arc<Entry>) {
+        if self.recent.len() == MAX_RECENT_ENTRIES {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(Arc::clone(entry));
+    }
+}
+
+/// Why a change got no place.
+enum PlaceError {
+    /// Another server wrote first.
+    Contended,
+    Refused(ChangeError),
+}
+
+impl From<ChangeError> for PlaceError {
+    fn from(error: ChangeError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+fn idempotency(author: &Author, sent: &IdempotencyKey) -> Idempotency {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(author.principal.len() as u64).to_le_bytes());
+    hasher.update(author.principal.as_bytes());
+    hasher.update(sent.key.as_bytes());
+    Idempotency { key: hex(hasher.finalize().as_bytes()), body: sent.body_hash.clone() }
+}
+
+fn outcome_of(prepared: &Prepared, change: &ChangeDraft) -> ChangeOutcome {
+    ChangeOutcome { dry_run: change.dry_run, entry: None, ..outcome_of_entry(&prepared.entry) }
+}
+
+fn outcome_of_entry(entry: &Entry) -> ChangeOutcome {
+    let environment = entry.environment.as_deref();
+    ChangeOutcome {
+        revision: entry.revision,
+        changed: entry.objects.iter().map(|changed| changed.object.clone()).collect(),
+        replayed: false,
+        dry_run: false,
+        summary: entry.instructions.iter().map(|instruction| describe(instruction, environment)).collect(),
+        credentials: Vec::new(),
+        entry: Some(Arc::new(entry.clone())),
+    }
+}

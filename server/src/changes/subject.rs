@@ -1,0 +1,159 @@
+//! What an instruction is about.
+
+use std::collections::BTreeSet;
+
+use super::Instruction;
+use crate::journal::ObjectId;
+use crate::state::Project;
+
+impl Instruction {
+    /// The word in `kind`.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::CreateProject { .. } => "createProject",
+            Self::CreateEnvironment { .. } => "createEnvironment",
+            Self::UpdateEnvironment { .. } => "updateEnvironment",
+            Self::DeleteEnvironment { .. } => "deleteEnvironment",
+            Self::CreateSdkKey { .. } => "createSdkKey",
+            Self::RevokeSdkKey { .. } => "revokeSdkKey",
+            Self::CreateFlag { .. } => "createFlag",
+            Self::UpdateFlag { .. } => "updateFlag",
+            Self::SetClientSide { .. } => "setClientSide",
+            Self::SetSchema { .. } => "setSchema",
+            Self::ArchiveFlag { .. } => "archiveFlag",
+            Self::UnarchiveFlag { .. } => "unarchiveFlag",
+            Self::DeleteFlag { .. } => "deleteFlag",
+            Self::AddVariation { .. } => "addVariation",
+            Self::UpdateVariation { .. } => "updateVariation",
+            Self::RemoveVariation { .. } => "removeVariation",
+            Self::TurnFlagOn { .. } => "turnFlagOn",
+            Self::TurnFlagOff { .. } => "turnFlagOff",
+            Self::SetOffVariation { .. } => "setOffVariation",
+            Self::AddPrerequisite { .. } => "addPrerequisite",
+            Self::RemovePrerequisite { .. } => "removePrerequisite",
+            Self::AddTargets { .. } => "addTargets",
+            Self::RemoveTargets { .. } => "removeTargets",
+            Self::AddRule { .. } => "addRule",
+            Self::ReplaceRule { .. } => "replaceRule",
+            Self::MoveRule { .. } => "moveRule",
+            Self::RemoveRule { .. } => "removeRule",
+            Self::SetFallthrough { .. } => "setFallthrough",
+            Self::SetRollout { .. } => "setRollout",
+            Self::RevertFlag { .. } => "revertFlag",
+            Self::CreateSegment { .. } => "createSegment",
+            Self::UpdateSegment { .. } => "updateSegment",
+            Self::DeleteSegment { .. } => "deleteSegment",
+            Self::AddSegmentRule { .. } => "addSegmentRule",
+            Self::ReplaceSegmentRule { .. } => "replaceSegmentRule",
+            Self::RemoveSegmentRule { .. } => "removeSegmentRule",
+            Self::AddSegmentKeys { .. } => "addSegmentKeys",
+            Self::RemoveSegmentKeys { .. } => "removeSegmentKeys",
+            Self::RevertSegment { .. } => "revertSegment",
+        }
+    }
+
+    /// Key of the flag it edits.
+    #[must_use]
+    pub fn flag(&self) -> Option<&str> {
+        match self {
+            Self::CreateFlag { flag } => Some(&flag.key),
+            Self::UpdateFlag { flag, .. }
+            | Self::SetClientSide { flag, .. }
+            | Self::SetSchema { flag, .. }
+            | Self::ArchiveFlag { flag }
+            | Self::UnarchiveFlag { flag }
+            | Self::DeleteFlag { flag }
+            | Self::AddVariation { flag, .. }
+            | Self::UpdateVariation { flag, .. }
+            | Self::RemoveVariation { flag, .. } => Some(flag),
+            _ => self.flag_in_environment(),
+        }
+    }
+
+    /// Key of the flag whose configuration in one environment it edits.
+    #[must_use]
+    pub fn flag_in_environment(&self) -> Option<&str> {
+        match self {
+            Self::TurnFlagOn { flag }
+            | Self::TurnFlagOff { flag }
+            | Self::SetOffVariation { flag, .. }
+            | Self::AddPrerequisite { flag, .. }
+            | Self::RemovePrerequisite { flag, .. }
+            | Self::AddTargets { flag, .. }
+            | Self::RemoveTargets { flag, .. }
+            | Self::AddRule { flag, .. }
+            | Self::ReplaceRule { flag, .. }
+            | Self::MoveRule { flag, .. }
+            | Self::RemoveRule { flag, .. }
+            | Self::SetFallthrough { flag, .. }
+            | Self::SetRollout { flag, .. }
+            | Self::RevertFlag { flag, .. } => Some(flag),
+            _ => None,
+        }
+    }
+
+    /// Key of the segment it edits.
+    #[must_use]
+    pub fn segment(&self) -> Option<&str> {
+        match self {
+            Self::CreateSegment { segment, .. } => Some(&segment.key),
+            Self::UpdateSegment { segment, .. }
+            | Self::DeleteSegment { segment }
+            | Self::AddSegmentRule { segment, .. }
+            | Self::ReplaceSegmentRule { segment, .. }
+            | Self::RemoveSegmentRule { segment, .. }
+            | Self::AddSegmentKeys { segment, .. }
+            | Self::RemoveSegmentKeys { segment, .. }
+            | Self::RevertSegment { segment, .. } => Some(segment),
+            _ => None,
+        }
+    }
+
+    /// Whether it applies to the one environment that its change names.
+    #[must_use]
+    pub fn needs_environment(&self) -> bool {
+        self.flag_in_environment().is_some() || self.segment().is_some() || matches!(self, Self::CreateSdkKey { .. })
+    }
+
+    /// The objects it may change, in a project as it is before the instruction.
+    #[must_use]
+    pub fn objects(&self, project: &Project, environment: Option<&str>) -> BTreeSet<ObjectId> {
+        let environment = environment.unwrap_or_default().to_owned();
+        let mut objects = BTreeSet::new();
+        if let Some(flag) = self.flag_in_environment() {
+            objects.insert(ObjectId::FlagEnvironment(environment, flag.to_owned()));
+        } else if let Some(flag) = self.flag() {
+            objects.insert(ObjectId::Flag(flag.to_owned()));
+            if matches!(self, Self::CreateFlag { .. } | Self::DeleteFlag { .. }) {
+                let everywhere = project.environments.keys();
+                objects.extend(everywhere.map(|key| ObjectId::FlagEnvironment(key.clone(), flag.to_owned())));
+            }
+        } else if let Some(segment) = self.segment() {
+            objects.insert(ObjectId::Segment(environment, segment.to_owned()));
+        }
+        match self {
+            Self::CreateProject { .. } => {
+                objects.insert(ObjectId::Project);
+                objects
+                    .extend(crate::environments::Tier::ALL.map(|tier| ObjectId::Environment(tier.as_str().to_owned())));
+            }
+            Self::UpdateEnvironment { key, .. } => {
+                objects.insert(ObjectId::Environment(key.clone()));
+            }
+            Self::CreateEnvironment { key, .. } | Self::DeleteEnvironment { key } => {
+                objects.insert(ObjectId::Environment(key.clone()));
+                objects.extend(project.flags.keys().map(|flag| ObjectId::FlagEnvironment(key.clone(), flag.clone())));
+                let segments = project.segments_in(key);
+                objects.extend(segments.map(|segment| ObjectId::Segment(key.clone(), segment.stored.key.clone())));
+                let keys = project.sdk_keys.values().filter(|sdk_key| sdk_key.environment == *key);
+                objects.extend(keys.map(|sdk_key| ObjectId::SdkKey(sdk_key.id.clone())));
+            }
+            Self::CreateSdkKey { id, .. } | Self::RevokeSdkKey { id } => {
+                objects.insert(ObjectId::SdkKey(id.clone()));
+            }
+            _ => {}
+        }
+        objects
+    }
+}

@@ -1,0 +1,14 @@
+//! The rules of flags: what each instruction means, and what a definition must be. Pure.
+
+mod apply;
+mod published;
+pub(crate) mod references;
+mod resolve;
+mod rollout;
+mod targets;
+
+pub(crate) use apply::apply;
+pub(crate) use published::{KnownKeys, publish_clauses};
+pub use published::{publish, visit_clauses, visit_config, visit_flag};
+pub use references::segments_of;
+pub(crate) use resolve::resolve;

@@ -1,0 +1,136 @@
+//! Folding: one entry of the journal applied to what the entries before it left.
+//!
+//! Deterministic: the same entries give the same world, in this version and in later ones, and where they do not, the hash of
+//! the object that came out differently says so. No clock, no randomness, no storage.
+
+use std::sync::Arc;
+
+use guidon_sdk::model::KeySetRef;
+
+use super::{Repeatable, World, hash_object};
+use crate::changes::apply::{ApplyError, Draft};
+use crate::journal::{ENTRY_FORMAT, ObjectHash, ObjectId, StoredEntry};
+
+/// Where the keys behind a key set come from.
+pub trait KeySetSource {
+    /// The keys; `None` if the set is erased or missing, which counts as empty.
+    fn keys(&self, set: &KeySetRef) -> Option<Arc<[String]>>;
+}
+
+/// Has no key sets: for folding where only what the journal itself holds matters.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoKeySets;
+
+impl KeySetSource for NoKeySets {
+    fn keys(&self, _: &KeySetRef) -> Option<Arc<[String]>> {
+        None
+    }
+}
+
+/// Why an entry could not be folded. The world it was to be folded into is unchanged.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum FoldError {
+    /// The entry is not the next one.
+    #[error("entry {found} cannot follow revision {revision}")]
+    OutOfOrder {
+        /// Revision folded so far.
+        revision: u64,
+        /// Revision of the entry.
+        found: u64,
+    },
+    /// A newer version wrote the entry.
+    #[error("entry {revision} is written in format {format}; this version reads up to {ENTRY_FORMAT}: use a newer one")]
+    UnknownFormat {
+        /// Revision of the entry.
+        revision: u64,
+        /// Its format.
+        format: u32,
+    },
+    /// An instruction does not apply to the state before it.
+    #[error("entry {revision}, instruction {index}: {error}")]
+    Inapplicable {
+        /// Revision of the entry.
+        revision: u64,
+        /// Which of its instructions, counted from 0.
+        index: usize,
+        /// What is wrong.
+        error: ApplyError,
+    },
+    /// An object came out different from what the writer of the entry had.
+    #[error(
+        "entry {revision} gives {object} another state than when it was written (hash {found:?}, expected {expected:?})"
+    )]
+    Differs {
+        /// Revision of the entry.
+        revision: u64,
+        /// The first object that differs.
+        object: ObjectId,
+        /// Hash in the entry.
+        expected: Option<String>,
+        /// Hash of what came out.
+        found: Option<String>,
+    },
+}
+
+impl World {
+    /// Nothing: revision 0.
+    #[must_use]
+    pub fn empty() -> Self {
+        Self::default()
+    }
+
+    /// The world after `stored`.
+    ///
+    /// # Errors
+    ///
+    /// [`FoldError`] if the entry is not the next, does not apply, or gives an object another state than its writer had.
+    pub fn fold(&self, stored: &StoredEntry, keys: &dyn KeySetSource) -> Result<Self, FoldError> {
+        let entry = &stored.entry;
+        let revision = entry.revision;
+        if entry.format > ENTRY_FORMAT {
+            return Err(FoldError::UnknownFormat { revision, format: entry.format });
+        }
+        if revision != self.revision + 1 {
+            return Err(FoldError::OutOfOrder { revision: self.revision, found: revision });
+        }
+        let mut draft = Draft::new(self, &entry.project, entry.environment.as_deref(), entry.at);
+        for (index, instruction) in entry.instructions.iter().enumerate() {
+            draft.apply(instruction, keys).map_err(|error| FoldError::Inapplicable { revision, index, error })?;
+        }
+        for ObjectHash { object, hash } in &entry.objects {
+            let found = draft.project().and_then(|project| hash_object(project, object));
+            if found != *hash {
+                return Err(FoldError::Differs { revision, object: object.clone(), expected: hash.clone(), found });
+            }
+        }
+        Ok(draft.into_world().sealed(stored))
+    }
+
+    /// The world with an entry's edits made, as of that entry.
+    #[must_use]
+    pub(crate) fn sealed(mut self, stored: &StoredEntry) -> Self {
+        let entry = &stored.entry;
+        self.revision = entry.revision;
+        self.hash = stored.hash;
+        self.at = self.at.max(entry.at);
+        if let Some(idempotency) = &entry.idempotency {
+            let done = Repeatable { body: idempotency.body.clone(), revision: entry.revision, at: entry.at };
+            self.repeatable.insert(idempotency.key.clone(), done);
+        }
+        self.repeatable.prune(entry.at);
+        self
+    }
+}
+
+impl Default for World {
+    fn default() -> Self {
+        Self {
+            revision: 0,
+            hash: crate::journal::ChainHash::GENESIS,
+            at: 0,
+            projects: Default::default(),
+            credentials: Default::default(),
+            repeatable: Default::default(),
+        }
+    }
+}
