@@ -181,6 +181,26 @@ fn every_changed_byte_is_found_and_named() {
 }
 
 #[test]
+fn a_byte_that_changes_while_the_log_is_open_is_never_served() {
+    let disk = SimFiles::new();
+    let (log, _, _) = open(&disk).unwrap();
+    let mut random = StdRng::seed_from_u64(3);
+    let records: Vec<Bytes> = (0..5).map(|_| payload(&mut random).into()).collect();
+    log.append_many(records.clone()).unwrap().wait().unwrap();
+    let path = Path::new(DIR).join("00000000000000000001.log");
+    for offset in 64..disk.content(&path).unwrap().len() {
+        disk.flip(&path, offset, 0x10);
+        for (seq, record) in (1..).zip(&records) {
+            match log.read(seq, 0) {
+                Ok(read) => assert_eq!(read[0].payload, record, "byte {offset}"),
+                Err(error) => assert!(matches!(error, ReadError::Damaged(_)), "byte {offset}: {error}"),
+            }
+        }
+        disk.flip(&path, offset, 0x10);
+    }
+}
+
+#[test]
 fn a_changed_byte_in_the_watermark_is_reported_and_mended_from_its_other_copy() {
     let disk = SimFiles::new();
     let (log, _, _) = open(&disk).unwrap();

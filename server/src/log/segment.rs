@@ -165,19 +165,17 @@ pub(crate) fn read(
             }
             let body = scanner.body(&header).map_err(io_error)?.map(Bytes::copy_from_slice);
             let body = body.ok_or_else(|| damaged("the file ends within a frame"))?;
-            for (at, range) in (header.first_seq..header.next_seq()).zip(Records::new(&body)) {
+            for range in Records::new(&body).skip_unchecked(seq.saturating_sub(header.first_seq)) {
                 let range = range.map_err(|_| damaged("the checksum of a record does not match its content"))?;
-                if at == seq {
-                    if bytes >= limit_bytes && !records.is_empty() {
-                        return Ok(records);
-                    }
-                    bytes += range.len();
-                    records.push(Record { seq, payload: body.slice(range) });
-                    seq += 1;
+                if bytes >= limit_bytes && !records.is_empty() {
+                    return Ok(records);
                 }
+                bytes += range.len();
+                records.push(Record { seq, payload: body.slice(range) });
+                seq += 1;
             }
-            if seq < header.next_seq() {
-                return Err(damaged("a frame holds fewer records than it says"));
+            if seq != header.next_seq() {
+                return Err(damaged("a frame holds another number of records than it says"));
             }
             scanner.skip(header.frame_len());
         }

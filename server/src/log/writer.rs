@@ -19,8 +19,8 @@ use super::watermark::{Mark, Watermark};
 use super::{AppendError, Health, LogState, Options, ReadError, SegmentInfo};
 
 /// A frame takes no further group once it holds this many bytes, so that the first to come is not kept waiting for the
-/// last.
-const FRAME_TARGET_BYTES: usize = 4 << 20;
+/// last, and reading one record does not read too much of its neighbours.
+const FRAME_TARGET_BYTES: usize = 1 << 20;
 
 /// The records of one append.
 #[derive(Debug)]
