@@ -477,3 +477,6 @@ impl OpenSocket {
         now >= self.silence_limit() || (!self.current && now >= self.state_due)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,143 @@
+//! Which code runs, and what the record says of it.
+
+use std::future::pending;
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::*;
+use crate::protocol::Revision;
+use crate::snapshot::Snapshot;
+
+/// A client whose flag `f` serves `variation`, and the exposures it makes.
+fn client(variation: &str) -> (Client, mpsc::Receiver<Exposure>) {
+    let flag = serde_json::from_value(serde_json::json!({
+        "key": "f", "kind": "string",
+        "variations": [
+            {"key": "old", "value": "old"},
+            {"key": "ai", "value": "ai", "provenance": {"by": "ai"}},
+            {"key": "base", "value": "base", "provenance": {"by": "human"}},
+        ],
+        "config": {"on": true, "offVariation": "old", "fallthrough": {"variation": variation}},
+    }))
+    .unwrap();
+    let revision = Revision { history: "h".to_owned(), number: 3 };
+    let (client, exposures) = Client::offline(Vec::new(), 100);
+    client.serve_offline(Snapshot::from_definitions(revision, "p", "e", &[flag], &[]).unwrap());
+    (client, exposures)
+}
+
+fn next(exposures: &mut mpsc::Receiver<Exposure>) -> (String, String, Cause) {
+    let exposure = exposures.try_recv().unwrap();
+    assert_eq!((exposure.unit.as_str(), exposure.revision), ("u", 3));
+    (exposure.assigned, exposure.delivered, exposure.cause)
+}
+
+fn triple(assigned: &str, delivered: &str, cause: Cause) -> (String, String, Cause) {
+    (assigned.to_owned(), delivered.to_owned(), cause)
+}
+
+fn ok(answer: &str) -> Result<&str, ()> {
+    Ok(answer)
+}
+
+#[test]
+fn the_ai_path_runs_only_for_those_who_are_assigned_to_it() {
+    for (variation, flag, answer) in
+        [("ai", "f", "AI"), ("base", "f", "human"), ("old", "f", "human"), ("ai", "g", "human")]
+    {
+        let (client, mut exposures) = client(variation);
+        let context = Context::new("u");
+        for _ in 0..2 {
+            assert_eq!(
+                client.path(flag, &context).ai(|| ok("AI")).baseline(|| "human").run(),
+                answer,
+                "{variation} {flag}"
+            );
+        }
+        if flag == "f" {
+            assert_eq!(next(&mut exposures), triple(variation, variation, Cause::Normal));
+        }
+        assert!(exposures.try_recv().is_err(), "recorded once, and nothing for a flag that is not there");
+    }
+}
+
+#[test]
+fn a_failed_ai_path_is_answered_by_the_baseline_and_recorded_each_time() {
+    let (client, mut exposures) = client("ai");
+    let context = Context::new("u");
+    for _ in 0..2 {
+        let detail = client.path("f", &context).baseline(|| "human").ai(|| Err("broken")).run_detail();
+        assert_eq!(
+            (detail.value, detail.ran, detail.cause, detail.error),
+            ("human", Ran::Baseline, Cause::Error, Some("broken"))
+        );
+        assert_eq!(detail.assigned.as_deref(), Some("ai"));
+        assert_eq!(next(&mut exposures), triple("ai", "base", Cause::Error));
+    }
+    let handle = client.flag("f");
+    let detail =
+        handle.path(&context).ai(|| -> Result<&str, ()> { panic!("the AI path's mistake") }).baseline(|| "human");
+    assert_eq!(detail.run(), "human");
+    assert_eq!(next(&mut exposures), triple("ai", "base", Cause::Panic));
+    assert_eq!(client.path("f", &context).ai(|| ok("AI")).baseline(|| "human").run(), "AI");
+    assert_eq!(next(&mut exposures), triple("ai", "ai", Cause::Normal));
+}
+
+#[test]
+fn without_a_unit_the_path_is_chosen_and_nothing_recorded() {
+    let (client, mut exposures) = client("ai");
+    let context = Context::anonymous();
+    assert_eq!(client.path("f", &context).ai(|| ok("AI")).baseline(|| "human").run(), "AI");
+    assert_eq!(client.path("f", &context).ai(|| Err::<&str, _>(())).baseline(|| "human").run(), "human");
+    assert!(exposures.try_recv().is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_async_ai_path_that_fails_panics_or_is_late_is_answered_by_the_baseline() {
+    let (client, mut exposures) = client("ai");
+    let context = Context::new("u");
+    let path = || client.path("f", &context).baseline(async || "human").timeout(Duration::from_secs(1));
+    assert_eq!(path().ai(async || ok("AI")).run_async().await, "AI");
+    assert_eq!(next(&mut exposures), triple("ai", "ai", Cause::Normal));
+    assert_eq!(path().ai(async || Err::<&str, _>(())).run_async().await, "human");
+    assert_eq!(next(&mut exposures), triple("ai", "base", Cause::Error));
+    assert_eq!(path().ai(async || -> Result<&str, ()> { panic!("the AI path's mistake") }).run_async().await, "human");
+    assert_eq!(next(&mut exposures), triple("ai", "base", Cause::Panic));
+    let late = path().ai(pending::<Result<&str, ()>>).run_async_detail().await;
+    assert_eq!((late.value, late.ran, late.cause), ("human", Ran::Baseline, Cause::Timeout));
+    assert_eq!(next(&mut exposures), triple("ai", "base", Cause::Timeout));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_future_is_cancelled_and_not_failed() {
+    let (client, mut exposures) = client("ai");
+    let context = Context::new("u");
+    let path = client.path("f", &context).ai(pending::<Result<&str, ()>>).baseline(async || "human");
+    let limited = tokio::time::timeout(Duration::from_secs(5), path.run_async());
+    assert!(limited.await.is_err());
+    assert_eq!(next(&mut exposures), triple("ai", "ai", Cause::Cancelled));
+    assert!(!Cause::Cancelled.is_failure());
+    // A path that was never polled has decided nothing.
+    drop(client.path("f", &context).ai(pending::<Result<&str, ()>>).baseline(async || "human").run_async());
+    assert!(exposures.try_recv().is_err());
+}
+
+#[test]
+fn a_timeout_outside_a_runtime_is_no_panic() {
+    let (client, _exposures) = client("ai");
+    let context = Context::new("u");
+    let path = client.path("f", &context).ai(async || ok("AI")).baseline(async || "human").timeout(Duration::ZERO);
+    assert_eq!(futures_util::FutureExt::now_or_never(path.run_async()), Some("AI"));
+}
+
+#[tokio::test]
+async fn a_path_can_be_run_on_another_task() {
+    let (client, _exposures) = client("ai");
+    let client = Arc::new(client);
+    let task = tokio::spawn(async move {
+        let context = Context::new("u");
+        client.path("f", &context).ai(async || ok("AI")).baseline(async || "human").run_async().await
+    });
+    assert_eq!(task.await.unwrap(), "AI");
+}
