@@ -78,6 +78,21 @@ pub struct ChangeOutcome {
     pub entry: Option<Arc<Entry>>,
 }
 
+impl ChangeOutcome {
+    /// Everything is as it was asked for already.
+    pub(crate) fn nothing(revision: u64, dry_run: bool) -> Self {
+        Self {
+            revision,
+            changed: Vec::new(),
+            replayed: false,
+            dry_run,
+            summary: Vec::new(),
+            credentials: Vec::new(),
+            entry: None,
+        }
+    }
+}
+
 /// An SDK key's credential, which only its holder keeps.
 #[derive(Clone, PartialEq, Eq, Serialize)]
 pub struct MintedCredential {
@@ -148,8 +163,8 @@ pub enum ChangeError {
     /// The volume is full; reads go on, and writes do once there is room.
     #[error("the volume is full: reads go on, and writes do once there is room")]
     DiskFull,
-    /// The change is larger than a record of the journal.
-    #[error("the change takes {actual} bytes of the journal; at most {limit} fit: split it")]
+    /// The change, or the targeting keys in it, are larger than a record.
+    #[error("the change takes {actual} bytes; at most {limit} fit: split it")]
     TooLarge {
         /// Its size.
         actual: usize,
@@ -184,6 +199,7 @@ impl From<KeySetError> for ChangeError {
     fn from(error: KeySetError) -> Self {
         match error {
             KeySetError::DiskFull => Self::DiskFull,
+            KeySetError::TooLarge { bytes, limit } => Self::TooLarge { actual: bytes, limit },
             other => Self::Unavailable { reason: other.to_string() },
         }
     }

@@ -16,8 +16,10 @@ use super::Instruction;
 use super::mint::{Mint, hex};
 use crate::flags::{visit_clauses, visit_config, visit_flag};
 use crate::journal::Entry;
+use crate::log;
 use crate::segments::visit_segment;
 use crate::state::KeySetSource;
+use crate::vault::{self, Vault, VaultError};
 
 /// Where key sets are kept.
 pub trait KeySetStore: Send + Sync + 'static {
@@ -34,6 +36,14 @@ pub enum KeySetError {
     /// The volume is full.
     #[error("the volume that holds the vault is full")]
     DiskFull,
+    /// The sets of one change are larger than the vault stores at once.
+    #[error("the targeting keys take {bytes} bytes; at most {limit} fit")]
+    TooLarge {
+        /// Their size.
+        bytes: usize,
+        /// The largest size.
+        limit: usize,
+    },
     /// What is stored is not what was referred to.
     #[error("key set {id} is damaged: {reason}")]
     Damaged {
@@ -163,6 +173,60 @@ fn visit_instruction(instruction: &Instruction, see: &mut dyn FnMut(&KeySetRef))
         }
         Instruction::RevertSegment { state: Some(state), .. } => visit_segment(state, see),
         _ => {}
+    }
+}
+
+/// Key sets in a vault.
+#[derive(Clone)]
+pub struct VaultKeySets {
+    vault: Arc<dyn Vault>,
+}
+
+impl VaultKeySets {
+    /// Keeps key sets in `vault`.
+    #[must_use]
+    pub fn new(vault: Arc<dyn Vault>) -> Self {
+        Self { vault }
+    }
+}
+
+impl KeySetStore for VaultKeySets {
+    fn put(&self, sets: Vec<NewKeySet>) -> BoxFuture<'_, Result<(), KeySetError>> {
+        let entries =
+            sets.into_iter().map(|new| vault::Entry { kind: vault::Kind::KeySet, value: new.record(), id: new.set.id });
+        let entries = entries.collect();
+        async move { self.vault.put_many(entries).await.map_err(KeySetError::from) }.boxed()
+    }
+
+    fn get(&self, set: &KeySetRef) -> BoxFuture<'_, Result<Option<Arc<[String]>>, KeySetError>> {
+        let (vault, set) = (Arc::clone(&self.vault), set.clone());
+        // Reading a large set reads the disk and deciphers.
+        let reading = tokio::task::spawn_blocking(move || read_from(&*vault, &set));
+        async move { reading.await.map_err(|error| KeySetError::Vault(error.to_string()))? }.boxed()
+    }
+}
+
+/// Blocks the thread while it reads: for starting up. A set that cannot be read counts as missing, and is said in the log.
+impl KeySetSource for VaultKeySets {
+    fn keys(&self, set: &KeySetRef) -> Option<Arc<[String]>> {
+        read_from(&*self.vault, set).unwrap_or_else(|error| {
+            tracing::error!(id = set.id, %error, "a key set could not be read and counts as empty");
+            None
+        })
+    }
+}
+
+fn read_from(vault: &dyn Vault, set: &KeySetRef) -> Result<Option<Arc<[String]>>, KeySetError> {
+    vault.get(vault::Kind::KeySet, &set.id)?.map(|bytes| read_record(set, &bytes)).transpose()
+}
+
+impl From<VaultError> for KeySetError {
+    fn from(error: VaultError) -> Self {
+        match error {
+            VaultError::Append(log::AppendError::DiskFull) => Self::DiskFull,
+            VaultError::TooLarge { bytes } => Self::TooLarge { bytes, limit: vault::MAX_VALUE_BYTES },
+            other => Self::Vault(other.to_string()),
+        }
     }
 }
 

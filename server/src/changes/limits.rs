@@ -1,7 +1,9 @@
 //! How much one change may hold. Limits of definitions are [`guidon_sdk::validate::limits`].
 
+use guidon_sdk::validate::limits as definitions;
+
 /// Most instructions of one change.
-pub const MAX_INSTRUCTIONS: usize = 1_000;
+pub const MAX_INSTRUCTIONS: usize = 5_000;
 
 /// Longest comment of a change, in bytes.
 pub const MAX_COMMENT_BYTES: usize = 4_096;
@@ -16,16 +18,16 @@ pub const MAX_IDEMPOTENCY_KEY_BYTES: usize = 256;
 pub const MAX_KEYS_PER_INSTRUCTION: usize = 100_000;
 
 /// Most targeting keys of one list of a segment.
-pub const MAX_KEYS_PER_LIST: usize = 1_000_000;
+pub const MAX_KEYS_PER_LIST: usize = definitions::MAX_SEGMENT_KEYS;
 
 /// Longest targeting key, in bytes.
-pub const MAX_TARGETING_KEY_BYTES: usize = 1_024;
+pub const MAX_TARGETING_KEY_BYTES: usize = definitions::MAX_CONTEXT_KEY_BYTES;
 
 /// Most steps that a segment's key list is stored in; the next one merges them into one.
 pub const MAX_PARTS_PER_LIST: usize = 100;
 
 /// Most environments of a project.
-pub const MAX_ENVIRONMENTS: usize = 100;
+pub const MAX_ENVIRONMENTS: usize = definitions::MAX_ENVIRONMENTS;
 
 /// Most flags of a project.
 pub const MAX_FLAGS: usize = 20_000;
@@ -46,4 +48,4 @@ pub const MAX_REVERT_REVISIONS: usize = 4;
 pub const MAX_PROBLEMS: usize = 100;
 
 /// Longest name for people, in bytes.
-pub const MAX_NAME_BYTES: usize = 256;
+pub const MAX_NAME_BYTES: usize = definitions::MAX_NAME_BYTES;

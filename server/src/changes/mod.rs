@@ -3,12 +3,14 @@
 pub(crate) mod apply;
 mod change;
 mod describe;
+mod history;
 pub mod instruction;
 pub mod keysets;
 pub mod limits;
 pub(crate) mod mint;
 mod prepare;
 pub(crate) mod resolve;
+mod revert;
 mod service;
 mod subject;
 mod validate;
@@ -18,6 +20,7 @@ pub use change::{Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey
 pub use describe::describe;
 pub use instruction::Instruction;
 pub use mint::{Mint, RandomMint};
+pub use revert::RevertDraft;
 pub use service::{ChangeService, DEFAULT_PROJECT, Parts};
 
 #[cfg(test)]

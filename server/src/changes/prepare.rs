@@ -45,7 +45,7 @@ pub(crate) fn prepare(
         for (index, instruction) in change.instructions.iter().enumerate() {
             preparing.take(index, instruction, mint, past);
         }
-        super::validate::validate(&preparing.draft, world, &preparing.resolved, &mut preparing.problems);
+        super::validate::validate(&preparing.draft, &preparing.resolved, &mut preparing.problems);
     }
     if !preparing.problems.is_empty() {
         return Err(preparing.problems);

@@ -6,13 +6,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use guidon_sdk::model::{Clause, Op, TARGETING_KEY, is_valid_key};
+use guidon_sdk::model::{Clause, KeySetRef, Op, TARGETING_KEY, is_valid_key};
 use serde_json::Value;
 
 use super::keysets::NewKeySets;
 use super::limits;
 use super::mint::Mint;
-use super::{Instruction, Problem};
+use super::{ChangeDraft, Instruction, Problem};
 use crate::state::{FetchedKeySets, Project, World};
 use crate::{environments, flags, segments};
 
@@ -21,6 +21,31 @@ use crate::{environments, flags, segments};
 pub(crate) struct Past {
     pub(crate) worlds: BTreeMap<u64, Arc<World>>,
     pub(crate) key_sets: FetchedKeySets,
+}
+
+impl Past {
+    /// Key sets of what `change` brings back.
+    pub(crate) fn wanted(&self, change: &ChangeDraft) -> Vec<KeySetRef> {
+        let mut wanted = Vec::new();
+        let environment = change.environment.as_deref().unwrap_or_default();
+        let mut see = |set: &KeySetRef| wanted.push(set.clone());
+        for instruction in &change.instructions {
+            match instruction {
+                Instruction::RevertFlag { flag, to_revision, .. } => {
+                    let flag = self.worlds.get(to_revision).and_then(|world| world.flag(&change.project, flag));
+                    let config = flag.and_then(|flag| flag.stored.environments.get(environment));
+                    config.into_iter().for_each(|config| flags::visit_config(config, &mut see));
+                }
+                Instruction::RevertSegment { segment, to_revision, .. } => {
+                    let world = self.worlds.get(to_revision);
+                    let state = world.and_then(|world| world.segment(&change.project, environment, segment));
+                    state.into_iter().for_each(|state| segments::visit_segment(&state.stored, &mut see));
+                }
+                _ => {}
+            }
+        }
+        wanted
+    }
 }
 
 /// What one instruction is resolved with.
@@ -104,7 +129,7 @@ impl Resolving<'_> {
         &mut self,
         pointer: &str,
         clauses: &mut [Clause],
-        known: &dyn Fn(&[String]) -> Option<guidon_sdk::model::KeySetRef>,
+        known: &dyn Fn(&[String]) -> Option<KeySetRef>,
     ) {
         for (index, clause) in clauses.iter_mut().enumerate() {
             self.refuse_if_sent(&format!("{pointer}/{index}/keySet"), clause.key_set.is_some());

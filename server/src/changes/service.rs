@@ -7,11 +7,15 @@ use std::time::Duration;
 
 use tokio::sync::{Mutex, MutexGuard, watch};
 
+use super::history::History;
 use super::keysets::KeySetStore;
 use super::mint::hex;
 use super::prepare::{Prepared, prepare};
 use super::resolve::Past;
-use super::{Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, Instruction, Mint, describe};
+use super::{
+    Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, Instruction, Mint, Problem, RevertDraft, describe,
+    revert,
+};
 use crate::clock::Clock;
 use crate::journal::{AppendError, Appending, Entry, Health, Idempotency, Journal, ObjectId};
 use crate::state::{Follower, FollowerHealth, Publisher, World};
@@ -60,6 +64,7 @@ pub struct ChangeService {
     clock: Arc<dyn Clock>,
     follower: Arc<Follower>,
     following: tokio::task::JoinHandle<()>,
+    history: History,
     head: Mutex<Head>,
     /// Set when an entry that the head holds may not be in the journal.
     stale: AtomicBool,
@@ -96,7 +101,9 @@ impl ChangeService {
         let head = Head { world: world.clone(), mint, recent: VecDeque::new() };
         let follower = Follower::new(world);
         let following = follower.spawn(Arc::clone(&journal), Arc::clone(&key_sets), publishers);
+        let history = History::new(Arc::clone(&journal));
         Arc::new(Self {
+            history,
             journal,
             key_sets,
             clock,
@@ -164,7 +171,7 @@ impl ChangeService {
     /// [`ChangeError`]; nothing of the change is applied then, except that after [`ChangeError::Unavailable`] a change on its
     /// way to the disk may turn out to be there after a restart.
     pub async fn submit(&self, author: &Author, change: ChangeDraft) -> Result<ChangeOutcome, ChangeError> {
-        let past = Past::default();
+        let past = self.past(&change).await?;
         for _ in 0..MAX_ATTEMPTS {
             let failures = self.failures.subscribe();
             match self.place(author, &change, &past).await {
@@ -180,6 +187,48 @@ impl ChangeService {
             }
         }
         Err(ChangeError::Busy)
+    }
+
+    /// Puts an environment, or some of its flags and segments, back to what they were at an earlier revision, as a new entry.
+    /// Salts and allocations come back exactly.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::submit`]. What cannot be put back, because something it refers to is gone, is refused as a whole.
+    pub async fn revert(&self, author: &Author, revert: RevertDraft) -> Result<ChangeOutcome, ChangeError> {
+        let durable = self.world();
+        if revert.to_revision > durable.revision {
+            let message =
+                format!("revision {} does not exist; the present one is {}", revert.to_revision, durable.revision);
+            return Err(vec![Problem::new("/toRevision", "unknownRevision", message)].into());
+        }
+        let past = self.history.at(revert.to_revision).await?;
+        let change = revert.change(&past, &durable)?;
+        if change.instructions.is_empty() {
+            return Ok(ChangeOutcome::nothing(durable.revision, revert.dry_run));
+        }
+        self.submit(author, change).await.map_err(|error| match error {
+            // The caller sent no instructions: what is wrong is going back so far.
+            ChangeError::Invalid { mut problems } | ChangeError::NotFound { mut problems } => {
+                for problem in problems.iter_mut().filter(|problem| problem.pointer.starts_with("/instructions")) {
+                    problem.pointer = "/toRevision".to_owned();
+                }
+                problems.into()
+            }
+            other => other,
+        })
+    }
+
+    /// The earlier states that a change goes back to, and the key sets that come back with them.
+    async fn past(&self, change: &ChangeDraft) -> Result<Past, ChangeError> {
+        let mut past = Past::default();
+        for revision in revert::revisions(change, self.world().revision)? {
+            past.worlds.insert(revision, self.history.at(revision).await?);
+        }
+        if !past.worlds.is_empty() {
+            past.key_sets.fetch(&past.wanted(change), &*self.key_sets).await?;
+        }
+        Ok(past)
     }
 
     /// Prepares the change against the head and gives it its place in the journal.

@@ -1,14 +1,208 @@
 //! Checks the objects that a change touched, whole, as they would be after it.
+//!
+//! What is wrong is shown at the place in the request that brought it, which is not the place in the object.
+
+use std::collections::BTreeSet;
+
+use guidon_sdk::model::{Flag, Segment};
+use guidon_sdk::validate::{FlagFacts, SegmentFacts, validate_flag, validate_segment};
 
 use super::apply::Draft;
-use super::{Instruction, Problem};
-use crate::state::World;
+use super::{Instruction, Problem, limits};
+use crate::flags::{references, schema, segments_of};
+use crate::state::{Project, SegmentState};
 
 /// Adds what is wrong with the objects that `resolved` (each with its place in the request) touched.
-pub(crate) fn validate(
-    _draft: &Draft<'_>,
-    _before: &World,
-    _resolved: &[(usize, Instruction)],
-    _problems: &mut Vec<Problem>,
-) {
+pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], problems: &mut Vec<Problem>) {
+    let Some(project) = draft.project() else { return };
+    let check = Check { project, environment: draft.environment(), resolved };
+    for key in check.flags() {
+        let Some(state) = project.flags.get(&key) else { continue };
+        let found = validate_flag(&state.published, project);
+        let found = found.into_iter().map(|problem| (problem.pointer, problem.code, problem.message));
+        let values = if check.touches_values(&key) { schema::check_values(&state.published) } else { Vec::new() };
+        for (pointer, code, message) in found.chain(values) {
+            problems.push(Problem::new(check.place_of_flag(&state.published, &pointer), code, message));
+        }
+    }
+    for key in check.segments() {
+        let state = check.environment.and_then(|environment| project.segment(environment, &key));
+        for problem in state.map(|state| validate_segment(&without_keys(state, false))).unwrap_or_default() {
+            let pointer = check.place_of_segment(&key, state, &problem.pointer);
+            problems.push(Problem::new(pointer, problem.code, problem.message));
+        }
+    }
+    problems.truncate(limits::MAX_PROBLEMS);
+}
+
+struct Check<'a> {
+    project: &'a Project,
+    environment: Option<&'a str>,
+    resolved: &'a [(usize, Instruction)],
+}
+
+impl Check<'_> {
+    /// Flags that the change, or what it did to others, may have made wrong.
+    fn flags(&self) -> BTreeSet<String> {
+        let mut keys = BTreeSet::new();
+        for (_, instruction) in self.resolved.iter().filter(|(_, instruction)| may_break(instruction)) {
+            if let Some(flag) = instruction.flag() {
+                keys.insert(flag.to_owned());
+                if matches!(instruction, Instruction::SetClientSide { .. }) {
+                    keys.extend(references::dependents(self.project, flag).map(str::to_owned));
+                }
+            } else if let (Some(segment), Some(environment)) = (instruction.segment(), self.environment) {
+                // A segment that lists keys may not be used by a flag that browsers see.
+                let visible = self.project.flags.values().filter(|flag| flag.stored.client_side);
+                let using = visible.filter(|flag| {
+                    let config = flag.stored.environments.get(environment);
+                    config.is_some_and(|config| segments_of(config).contains(segment))
+                });
+                keys.extend(using.map(|flag| flag.stored.key.clone()));
+            }
+        }
+        keys
+    }
+
+    /// Segments whose definition the change edited.
+    fn segments(&self) -> BTreeSet<String> {
+        let edits = self.resolved.iter().filter(|(_, instruction)| {
+            !matches!(instruction, Instruction::AddSegmentKeys { .. } | Instruction::RemoveSegmentKeys { .. })
+        });
+        edits.filter_map(|(_, instruction)| instruction.segment().map(str::to_owned)).collect()
+    }
+
+    fn touches_values(&self, flag: &str) -> bool {
+        let touches = |instruction: &Instruction| {
+            matches!(
+                instruction,
+                Instruction::CreateFlag { .. }
+                    | Instruction::SetSchema { .. }
+                    | Instruction::AddVariation { .. }
+                    | Instruction::UpdateVariation { .. }
+            )
+        };
+        self.resolved.iter().any(|(_, instruction)| instruction.flag() == Some(flag) && touches(instruction))
+    }
+
+    /// The place in the request that brought what stands at `pointer` in the flag: of the instructions that wrote there, the
+    /// last; else the last one about the flag; else the last one that may have broken it from outside.
+    fn place_of_flag(&self, flag: &Flag, pointer: &str) -> String {
+        let about = self.resolved.iter().rev().filter(|(_, instruction)| instruction.flag() == Some(&flag.key));
+        let written = about.clone().find_map(|(index, instruction)| {
+            let (wrote, from) = written_by(flag, self.environment.unwrap_or_default(), instruction)?;
+            let rest = rest_of(pointer, &wrote)?;
+            Some(format!(
+                "/instructions/{index}{from}{}",
+                rest.replacen("/rollout/weights", weights_of(instruction), 1)
+            ))
+        });
+        written.unwrap_or_else(|| {
+            let last = about.clone().next().or_else(|| self.resolved.iter().rev().find(|(_, edit)| may_break(edit)));
+            format!("/instructions/{}", last.map_or(0, |(index, _)| *index))
+        })
+    }
+
+    fn place_of_segment(&self, key: &str, state: Option<&std::sync::Arc<SegmentState>>, pointer: &str) -> String {
+        let about = self.resolved.iter().rev().filter(|(_, instruction)| instruction.segment() == Some(key));
+        let rules = state.map(|state| &*state.stored.rules).unwrap_or_default();
+        let written = about.clone().find_map(|(index, instruction)| {
+            let (wrote, from) = match instruction {
+                Instruction::CreateSegment { .. } => (String::new(), "/segment"),
+                Instruction::UpdateSegment { .. } => (String::new(), ""),
+                Instruction::AddSegmentRule { rule, .. } | Instruction::ReplaceSegmentRule { rule, .. } => {
+                    let place = rules.iter().position(|known| known.id == rule.id)?;
+                    (format!("/rules/{place}"), "/rule")
+                }
+                _ => return None,
+            };
+            Some(format!("/instructions/{index}{from}{}", rest_of(pointer, &wrote)?))
+        });
+        written.unwrap_or_else(|| format!("/instructions/{}", about.clone().next().map_or(0, |(index, _)| *index)))
+    }
+}
+
+/// Whether an instruction can make a definition wrong, its own flag's or another's.
+fn may_break(instruction: &Instruction) -> bool {
+    !matches!(
+        instruction,
+        Instruction::TurnFlagOn { .. }
+            | Instruction::TurnFlagOff { .. }
+            | Instruction::SetOffVariation { .. }
+            | Instruction::MoveRule { .. }
+            | Instruction::RemoveRule { .. }
+            | Instruction::RemovePrerequisite { .. }
+            | Instruction::RemoveTargets { .. }
+            | Instruction::RemoveSegmentKeys { .. }
+            | Instruction::ArchiveFlag { .. }
+    )
+}
+
+/// The place in the flag that an instruction wrote, and where in the instruction it stands.
+fn written_by(flag: &Flag, environment: &str, instruction: &Instruction) -> Option<(String, &'static str)> {
+    let config = format!("/environments/{environment}");
+    let rule = |id: &str| {
+        let rules = &flag.environments.get(environment)?.rules;
+        Some(format!("{config}/rules/{}", rules.iter().position(|rule| rule.id == id)?))
+    };
+    let variation = |key: &str| {
+        let place = flag.variations.iter().position(|variation| variation.key == key)?;
+        Some(format!("/variations/{place}"))
+    };
+    Some(match instruction {
+        Instruction::CreateFlag { .. } => (String::new(), "/flag"),
+        Instruction::UpdateFlag { .. } => (String::new(), ""),
+        Instruction::SetSchema { .. } => ("/schema".to_owned(), "/schema"),
+        Instruction::AddVariation { variation: added, .. } => (variation(&added.key)?, "/variation"),
+        Instruction::UpdateVariation { variation: updated, .. } => (variation(updated)?, ""),
+        Instruction::AddPrerequisite { prerequisite, .. } => {
+            let known = &flag.environments.get(environment)?.prerequisites;
+            let place = known.iter().position(|known| known.flag == prerequisite.flag)?;
+            (format!("{config}/prerequisites/{place}"), "/prerequisite")
+        }
+        Instruction::AddTargets { .. } => (format!("{config}/targets"), "/keys"),
+        Instruction::AddRule { rule: added, .. } => (rule(&added.id)?, "/rule"),
+        Instruction::ReplaceRule { rule: replaced, .. } => (rule(&replaced.id)?, "/rule"),
+        Instruction::SetFallthrough { .. } => (format!("{config}/fallthrough"), "/serve"),
+        Instruction::SetRollout { rule: None, .. } => (format!("{config}/fallthrough"), ""),
+        Instruction::SetRollout { rule: Some(id), .. } => (format!("{}/serve", rule(id)?), ""),
+        _ => return None,
+    })
+}
+
+/// `setRollout` has its weights beside it.
+fn weights_of(instruction: &Instruction) -> &'static str {
+    if matches!(instruction, Instruction::SetRollout { .. }) { "/weights" } else { "/rollout/weights" }
+}
+
+/// What is left of `pointer` below `place`.
+fn rest_of<'p>(pointer: &'p str, place: &str) -> Option<&'p str> {
+    pointer.strip_prefix(place).filter(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+impl FlagFacts for Project {
+    fn has_environment(&self, environment: &str) -> bool {
+        self.environments.contains_key(environment)
+    }
+
+    fn flag(&self, key: &str) -> Option<&Flag> {
+        self.flags.get(key).map(|flag| &*flag.published).filter(|flag| !flag.archived)
+    }
+
+    fn segment(&self, environment: &str, key: &str) -> Option<SegmentFacts> {
+        Project::segment(self, environment, key).map(|state| SegmentFacts::of(&without_keys(state, true)))
+    }
+}
+
+/// A segment's definition with, at most, one key for each list that has some: a million keys need not be copied to be known.
+fn without_keys(state: &SegmentState, one: bool) -> Segment {
+    let first = |keys: &guidon_sdk::eval::KeySet| keys.iter().filter(|_| one).take(1).map(str::to_owned).collect();
+    Segment {
+        key: state.stored.key.clone(),
+        name: state.stored.name.clone(),
+        description: state.stored.description.clone(),
+        included: first(&state.included),
+        excluded: first(&state.excluded),
+        rules: state.rules.to_vec(),
+    }
 }

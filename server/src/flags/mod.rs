@@ -5,6 +5,7 @@ mod published;
 pub(crate) mod references;
 mod resolve;
 mod rollout;
+pub mod schema;
 mod targets;
 
 pub(crate) use apply::apply;
