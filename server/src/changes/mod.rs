@@ -24,4 +24,4 @@ pub use revert::RevertDraft;
 pub use service::{ChangeService, DEFAULT_PROJECT, Parts};
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -2,16 +2,22 @@
 
 mod fold;
 mod follower;
+mod keeper;
 mod object;
+mod open;
 mod read;
+mod records;
 mod repeatable;
+mod sled;
 mod touched;
 mod world;
 
 pub use fold::{FoldError, KeySetSource, NoKeySets};
 pub(crate) use follower::FetchedKeySets;
 pub use follower::{Follower, FollowerHealth, Publisher, Stopped};
+pub use keeper::{KeepHealth, KeepOptions, Keeper};
 pub use object::{hash_object, shared_part};
+pub use open::{OpenOptions, Opened, StartError, StartReport, open};
 pub use repeatable::{REPEATABLE_MS, Repeatable, Repeatables};
 pub use touched::{Touched, touched};
 pub use world::{FlagState, Project, SegmentState, World};

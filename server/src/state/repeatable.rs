@@ -39,6 +39,11 @@ impl Repeatables {
         self.by_key.iter()
     }
 
+    /// All that are remembered, by key, for comparing two states.
+    pub(super) fn by_key(&self) -> &OrdMap<String, Repeatable> {
+        &self.by_key
+    }
+
     /// Remembers what was done under `key`.
     pub fn insert(&mut self, key: String, done: Repeatable) {
         let revision = done.revision;

@@ -31,7 +31,7 @@ pub struct World {
 }
 
 /// A project and all it holds.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Project {
     /// Key, unique in the store.
     pub key: String,

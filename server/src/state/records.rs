@@ -1,0 +1,216 @@
+//! The folded world as records, one for each object, so that a change writes what it changed.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use guidon_sdk::model::Flag;
+use imbl::OrdMap;
+use imbl::ordmap::DiffItem;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::sled::{Mark, STORE_FORMAT, Stored, Write};
+use super::{FlagState, KeySetSource, Project, Repeatable, SegmentState, World};
+use crate::environments::{Environment, SdkKey};
+use crate::segments::StoredSegment;
+
+/// What a project is apart from what it holds.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ProjectRecord {
+    name: String,
+    created_at: u64,
+}
+
+/// A flag or a segment, as the journal has it, and when it changed.
+#[derive(Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Dated<T> {
+    stored: T,
+    created_at: u64,
+    updated_at: u64,
+    revision: u64,
+}
+
+/// A change that may be sent again.
+#[derive(Serialize, Deserialize)]
+struct RepeatableRecord {
+    body: String,
+    revision: u64,
+    at: u64,
+}
+
+/// What the records of `world` reflect.
+pub(super) fn mark(world: &World, history: &str) -> Mark {
+    Mark {
+        format: STORE_FORMAT,
+        history: history.to_owned(),
+        revision: world.revision,
+        hash: world.hash.to_string(),
+        at: world.at,
+    }
+}
+
+/// What must be written to make the records of `old` those of `new`. Costs what changed.
+pub(super) fn difference(old: &World, new: &World) -> Result<Vec<Write>, serde_json::Error> {
+    let mut writes = Writes(Vec::new());
+    let nothing = Project::default();
+    for changed in old.projects.diff(&new.projects) {
+        let (key, before, after) = match changed {
+            DiffItem::Add(key, after) => (key, &nothing, &**after),
+            DiffItem::Remove(key, before) => (key, &**before, &nothing),
+            DiffItem::Update { old: (key, before), new: (_, after) } => (key, &**before, &**after),
+        };
+        let gone = !new.projects.contains_key(key);
+        writes.project(key, before, after, gone)?;
+    }
+    for changed in old.repeatable.by_key().diff(new.repeatable.by_key()) {
+        match changed {
+            DiffItem::Add(key, done) | DiffItem::Update { new: (key, done), .. } => {
+                let record = RepeatableRecord { body: done.body.clone(), revision: done.revision, at: done.at };
+                writes.put(format!("repeatable/{key}"), &record)?;
+            }
+            DiffItem::Remove(key, _) => writes.remove(format!("repeatable/{key}")),
+        }
+    }
+    Ok(writes.0)
+}
+
+struct Writes(Vec<Write>);
+
+impl Writes {
+    fn put<T: Serialize>(&mut self, key: String, value: &T) -> Result<(), serde_json::Error> {
+        self.0.push((key, Some(serde_json::to_vec(value)?)));
+        Ok(())
+    }
+
+    fn remove(&mut self, key: String) {
+        self.0.push((key, None));
+    }
+
+    fn project(&mut self, key: &str, old: &Project, new: &Project, gone: bool) -> Result<(), serde_json::Error> {
+        if gone {
+            self.remove(format!("project/{key}"));
+        } else if old.key.is_empty() || (&old.name, old.created_at) != (&new.name, new.created_at) {
+            let record = ProjectRecord { name: new.name.clone(), created_at: new.created_at };
+            self.put(format!("project/{key}"), &record)?;
+        }
+        self.all(
+            &old.environments,
+            &new.environments,
+            |id| format!("environment/{key}/{id}"),
+            |environment| environment,
+        )?;
+        self.all(&old.sdk_keys, &new.sdk_keys, |id| format!("sdk-key/{key}/{id}"), |sdk_key| sdk_key)?;
+        self.all(
+            &old.flags,
+            &new.flags,
+            |id| format!("flag/{key}/{id}"),
+            |flag| Dated {
+                stored: &*flag.stored,
+                created_at: flag.created_at,
+                updated_at: flag.updated_at,
+                revision: flag.revision,
+            },
+        )?;
+        let of_segment = |(environment, id): &(String, String)| format!("segment/{key}/{environment}/{id}");
+        self.all(&old.segments, &new.segments, of_segment, |segment| Dated {
+            stored: &*segment.stored,
+            created_at: segment.created_at,
+            updated_at: segment.updated_at,
+            revision: segment.revision,
+        })
+    }
+
+    fn all<'a, K: Ord + Clone, V: PartialEq, R: Serialize>(
+        &mut self,
+        old: &'a OrdMap<K, Arc<V>>,
+        new: &'a OrdMap<K, Arc<V>>,
+        name: impl Fn(&K) -> String,
+        record: impl Fn(&'a V) -> R,
+    ) -> Result<(), serde_json::Error> {
+        for changed in old.diff(new) {
+            match changed {
+                DiffItem::Add(key, value) | DiffItem::Update { new: (key, value), .. } => {
+                    self.put(name(key), &record(value))?;
+                }
+                DiffItem::Remove(key, _) => self.remove(name(key)),
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The world that the records hold, with the keys behind its key sets from `keys`.
+pub(super) fn load(stored: &Stored, keys: &dyn KeySetSource) -> Result<World, String> {
+    let head = stored.mark.head()?;
+    let mut projects: BTreeMap<&str, Project> = BTreeMap::new();
+    let mut world = World { revision: head.revision, hash: head.hash, at: stored.mark.at, ..World::empty() };
+    for (name, value) in stored.records.range("project/".to_owned().."project0".to_owned()) {
+        let key = &name["project/".len()..];
+        let ProjectRecord { name, created_at } = read(name, value)?;
+        projects.insert(key, Project { key: key.to_owned(), name, created_at, ..Project::default() });
+    }
+    for (name, value) in &stored.records {
+        let parts: Vec<&str> = name.split('/').collect();
+        match *parts.as_slice() {
+            ["project", _] => {}
+            ["repeatable", key] => {
+                let RepeatableRecord { body, revision, at } = read(name, value)?;
+                world.repeatable.insert(key.to_owned(), Repeatable { body, revision, at });
+            }
+            [kind, project, ref rest @ ..] => {
+                let project = projects.get_mut(project).ok_or_else(|| format!("{name}: there is no such project"))?;
+                load_object(project, kind, rest, name, value, keys)?;
+            }
+            _ => return Err(unknown(name)),
+        }
+    }
+    for (key, project) in projects {
+        for sdk_key in project.sdk_keys.values().filter(|sdk_key| sdk_key.revoked_at.is_none()) {
+            world.credentials.insert(sdk_key.hash.clone(), (key.to_owned(), sdk_key.id.clone()));
+        }
+        world.projects.insert(key.to_owned(), Arc::new(project));
+    }
+    Ok(world)
+}
+
+fn load_object(
+    project: &mut Project,
+    kind: &str,
+    rest: &[&str],
+    name: &str,
+    value: &[u8],
+    keys: &dyn KeySetSource,
+) -> Result<(), String> {
+    match (kind, rest) {
+        ("environment", [key]) => {
+            project.environments.insert((*key).to_owned(), Arc::new(read::<Environment>(name, value)?));
+        }
+        ("sdk-key", [id]) => {
+            project.sdk_keys.insert((*id).to_owned(), Arc::new(read::<SdkKey>(name, value)?));
+        }
+        ("flag", [key]) => {
+            let dated: Dated<Flag> = read(name, value)?;
+            let mut flag = FlagState::load(dated.stored, keys, dated.created_at);
+            (flag.updated_at, flag.revision) = (dated.updated_at, dated.revision);
+            project.flags.insert((*key).to_owned(), Arc::new(flag));
+        }
+        ("segment", [environment, key]) => {
+            let dated: Dated<StoredSegment> = read(name, value)?;
+            let mut segment = SegmentState::load(dated.stored, keys, dated.created_at);
+            (segment.updated_at, segment.revision) = (dated.updated_at, dated.revision);
+            project.segments.insert(((*environment).to_owned(), (*key).to_owned()), Arc::new(segment));
+        }
+        _ => return Err(unknown(name)),
+    }
+    Ok(())
+}
+
+fn read<T: DeserializeOwned>(name: &str, value: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(value).map_err(|error| format!("{name}: {error}"))
+}
+
+fn unknown(name: &str) -> String {
+    format!("{name}: a record of no known kind")
+}
