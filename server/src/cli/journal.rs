@@ -8,16 +8,18 @@ use serde_json::Value;
 use super::api::encode;
 use super::output::Output;
 use super::show::{instructions, short_time, text};
-use super::{Api, CliError};
+use super::{Api, CliError, store};
 
 /// Pause between looks for new entries.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Commands about the journal, on a running server.
+/// Commands about the journal.
 #[derive(Debug, Subcommand)]
 pub enum JournalCommand {
     /// Show who changed what, oldest first
     Log(LogArgs),
+    /// Check a journal on disk, entry by entry: checksums and the hash chain
+    Verify(store::DataArgs),
 }
 
 /// Which entries.
@@ -40,9 +42,19 @@ pub struct LogArgs {
     follow: bool,
 }
 
-/// Runs a command about the journal of a running server.
-pub fn run(command: JournalCommand, api: &Api, output: &Output) -> Result<(), CliError> {
-    let JournalCommand::Log(args) = command;
+/// Runs one of the commands; those about a store on disk need no server.
+pub fn run(
+    command: JournalCommand,
+    api: impl FnOnce() -> Result<Api, CliError>,
+    output: &Output,
+) -> Result<(), CliError> {
+    match command {
+        JournalCommand::Log(args) => log(&args, &api()?, output),
+        JournalCommand::Verify(data) => store::verify(&data, output),
+    }
+}
+
+fn log(args: &LogArgs, api: &Api, output: &Output) -> Result<(), CliError> {
     let mut query = vec![("limit", "500".to_owned())];
     query.extend(args.flag.clone().map(|flag| ("flag", flag)));
     query.extend(args.environment.clone().map(|environment| ("environment", environment)));

@@ -14,6 +14,7 @@ mod profile;
 mod progress;
 mod segment;
 mod show;
+mod store;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -50,6 +51,8 @@ enum Command {
     /// The journal: every change ever made
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// Carry out a decision about a damaged folder of a store; the report of the damage names the choices
+    Repair(store::RepairArgs),
     /// The assignment log: who got which variation
     #[command(subcommand)]
     Assignments(assignments::AssignmentsCommand),
@@ -83,7 +86,8 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
     match cli.command {
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
-        Command::Journal(command) => journal::run(command, &api()?, output),
+        Command::Journal(command) => journal::run(command, api, output),
+        Command::Repair(args) => store::repair(&args, output),
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),

@@ -39,17 +39,18 @@ impl fmt::Display for Damage {
             write!(f, " (record {seq})")?;
         }
         let file = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let repair = format!("guidon repair {}", self.path.parent().unwrap_or(&self.path).display());
         write!(f, ". Nothing was changed. Choices: restore this folder from a backup;")?;
         if file == WATERMARK_FILE {
-            return write!(f, " or trust the segments beside it (repair --rebuild-watermark)");
+            return write!(f, " or trust the segments beside it ({repair} --rebuild-watermark)");
         }
         if let Some(FlippedByte { offset, found, written }) = self.flipped {
             write!(
                 f,
-                " check the disk and put byte {offset} back (repair --restore-byte {file}:{offset}:{found}:{written});"
+                " check the disk and put byte {offset} back ({repair} --restore-byte {file}:{offset}:{found}:{written});"
             )?;
         }
-        write!(f, " or give up what follows this place (repair --truncate-at {file}:{})", self.offset)
+        write!(f, " or give up what follows this place ({repair} --truncate-at {file}:{})", self.offset)
     }
 }
 
