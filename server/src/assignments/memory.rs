@@ -7,7 +7,9 @@ use parking_lot::Mutex;
 
 use super::anonymize::PseudonymKey;
 use super::check::check_batch;
-use super::{Assignment, AssignmentLog, BatchLimits, Origin, RefusedBatch, Storing};
+use super::{
+    Assignment, AssignmentLog, BatchLimits, Cursor, Line, Origin, Page, Query, QueryError, RefusedBatch, Storing,
+};
 
 /// Keeps all it is given, and loses it when dropped.
 #[derive(Debug)]
@@ -20,7 +22,7 @@ pub struct MemoryAssignments {
 #[derive(Debug, Default)]
 struct Kept {
     last: BTreeMap<(Origin, String, u64), u64>,
-    assignments: Vec<(Origin, Assignment)>,
+    lines: Vec<(Origin, Line)>,
 }
 
 impl MemoryAssignments {
@@ -34,7 +36,7 @@ impl MemoryAssignments {
     #[must_use]
     pub fn assignments(&self, origin: &Origin) -> Vec<Assignment> {
         let kept = self.kept.lock();
-        kept.assignments.iter().filter(|(of, _)| of == origin).map(|(_, assignment)| assignment.clone()).collect()
+        kept.lines.iter().filter(|(of, _)| of == origin).map(|(_, line)| line.assignment.clone()).collect()
     }
 }
 
@@ -46,14 +48,35 @@ impl AssignmentLog for MemoryAssignments {
     fn append(&self, origin: &Origin, batch: ExposureBatch) -> Result<Storing, RefusedBatch> {
         check_batch(&batch, &self.limits)?;
         let mut kept = self.kept.lock();
-        let last = kept.last.entry((origin.clone(), batch.instance, batch.epoch)).or_insert(0);
+        let last = kept.last.entry((origin.clone(), batch.instance.clone(), batch.epoch)).or_insert(0);
         let is_new = batch.batch > *last;
         *last = batch.batch.max(*last);
         let stored = *last;
         if is_new {
-            let items = batch.items.into_iter();
-            kept.assignments.extend(items.map(|item| (origin.clone(), Assignment::of(item, &self.key))));
+            for item in batch.items {
+                let cursor = Cursor { seq: kept.lines.len() as u64 + 1, index: 0 };
+                let assignment = Assignment::of(item, &self.key);
+                let line = Line { assignment, instance: batch.instance.clone(), received: 0, cursor };
+                kept.lines.push((origin.clone(), line));
+            }
         }
         Ok(Box::pin(std::future::ready(Ok(stored))))
+    }
+
+    /// As from a log whose every batch was received at time 0.
+    fn read(&self, query: &Query) -> Result<Page, QueryError> {
+        let kept = self.kept.lock();
+        let is_wanted = |line: &&Line| {
+            query.after.is_none_or(|after| line.cursor > after)
+                && query.flag.as_ref().is_none_or(|flag| *flag == line.assignment.flag)
+                && query.from.is_none_or(|from| from == 0)
+                && query.to.is_none_or(|to| to > 0)
+        };
+        let of_origin = kept.lines.iter().filter(|(of, _)| *of == query.origin).map(|(_, line)| line);
+        let mut lines: Vec<Line> = of_origin.filter(is_wanted).take(query.limit.saturating_add(1)).cloned().collect();
+        let has_more = lines.len() > query.limit;
+        lines.truncate(query.limit);
+        let next = lines.last().filter(|_| has_more).map(|line| line.cursor);
+        Ok(Page { lines, next })
     }
 }

@@ -5,20 +5,26 @@
 
 pub mod anonymize;
 mod check;
+mod file;
 mod memory;
+mod query;
 mod record;
+mod watermarks;
 
 use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use guidon_sdk::protocol::ExposureBatch;
+use serde::{Deserialize, Serialize};
 
 pub use check::{BatchLimits, RefusedBatch};
+pub use file::{FileAssignmentLog, OpenError, Retention};
 pub use memory::MemoryAssignments;
+pub use query::{Cursor, Line, MAX_PAGE_ITEMS, MalformedCursor, Page, Query, QueryError};
 pub use record::Assignment;
 
 /// The environment an exposure comes from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Origin {
     /// Key of the project.
     pub project: Arc<str>,
@@ -43,6 +49,13 @@ pub trait AssignmentLog: Send + Sync + 'static {
     /// [`RefusedBatch`] if the batch will never be stored as it is. The future's error is for the moment: the batch is not
     /// stored, and may be sent again.
     fn append(&self, origin: &Origin, batch: ExposureBatch) -> Result<Storing, RefusedBatch>;
+
+    /// One page of what is stored. Blocks on the disk.
+    ///
+    /// # Errors
+    ///
+    /// [`QueryError`] if the log cannot be read back as it was written.
+    fn read(&self, query: &Query) -> Result<Page, QueryError>;
 }
 
 /// Why a batch is not stored now.

@@ -10,8 +10,8 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use guidon_sdk::protocol::{
-    CLOSE_CREDENTIAL_REFUSED, CLOSE_GOING_AWAY, CLOSE_OVERLOADED, CLOSE_PROTOCOL_ERROR, ClientMessage, ExposureBatch,
-    Hello, PROTOCOL_VERSION, Revision, ServerMessage,
+    CLOSE_CREDENTIAL_REFUSED, CLOSE_GOING_AWAY, CLOSE_OVERLOADED, CLOSE_PROTOCOL_ERROR, CLOSE_RESYNC, ClientMessage,
+    ExposureBatch, Hello, PROTOCOL_VERSION, Revision, ServerMessage,
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
@@ -130,7 +130,7 @@ where
         news,
         sent: None,
         storing: None,
-        stalled_at: None,
+        stalled: None,
         leave_at: None,
     };
     connection.resume(wire, basis.map(|basis| basis.number))?;
@@ -186,9 +186,9 @@ struct Connection {
     sent: Option<u64>,
     /// The batch on its way to the disk. One at a time: until it is there, nothing is read.
     storing: Option<(u64, Storing)>,
-    /// A batch that could not be stored: later ones wait until it was sent again, so that an acknowledgement holds for all
-    /// batches up to its number.
-    stalled_at: Option<u64>,
+    /// A batch that could not be stored, and until when the connection goes on without. Later batches are left unanswered,
+    /// so that an acknowledgement holds for all batches up to its number; a new connection sends them again.
+    stalled: Option<(u64, Instant)>,
     /// When this connection's turn to leave comes, once the server is stopping.
     leave_at: Option<Instant>,
 }
@@ -224,7 +224,8 @@ impl Connection {
             self.check_verdict()?;
             self.refill(wire)?;
             let wake_at = beat_at.min(wire.dead_at(dead_after));
-            let wake_at = self.leave_at.map_or(wake_at, |leave_at| leave_at.min(wake_at));
+            let resync_at = self.stalled.map(|(_, until)| until);
+            let wake_at = [self.leave_at, resync_at].into_iter().flatten().fold(wake_at, Instant::min);
             if wake_at != timer.deadline() {
                 timer.as_mut().reset(wake_at);
             }
@@ -267,10 +268,15 @@ impl Connection {
         }
     }
 
-    /// Ends the connection if its key was revoked, or if the server is stopping and its turn has come.
+    /// Ends the connection if its key was revoked, its exposures wait for another try, or the server is stopping and its
+    /// turn has come.
     fn check_verdict(&mut self) -> Result<(), End> {
         if self.registration.peer.verdict().is_some() {
             return Err(End::from(Refused::Credential));
+        }
+        if self.stalled.is_some_and(|(_, until)| Instant::now() >= until) {
+            let reason = "exposures could not be stored: send them again".to_owned();
+            return Err(End::Close(CLOSE_RESYNC, reason));
         }
         if self.hub.is_draining() {
             let spread = Duration::from_millis(self.hub.limits().shutdown_spread_ms);
@@ -352,7 +358,7 @@ impl Connection {
             let reason = "the batch is of another instance or epoch than the hello".to_owned();
             return wire.answer(&ServerMessage::ExposuresRefused { batch: number, reason });
         }
-        if self.stalled_at.is_some_and(|stalled| number > stalled) {
+        if self.stalled.is_some_and(|(stalled, _)| number > stalled) {
             return Ok(());
         }
         match self.log.append(&self.origin, batch) {
@@ -365,12 +371,13 @@ impl Connection {
     fn acknowledge<S>(&mut self, wire: &mut Wire<S>, batch: u64, result: Result<u64, AppendError>) -> Result<(), End> {
         match result {
             Ok(stored) => {
-                self.stalled_at = None;
+                self.stalled = None;
                 wire.answer(&ServerMessage::ExposuresStored { batch: stored })
             }
             Err(error) => {
                 // Not acknowledged: the SDK keeps the batch and sends it again.
-                self.stalled_at = Some(batch);
+                let patience = Duration::from_millis(self.hub.limits().stalled_exposures_ms);
+                self.stalled = Some((batch, Instant::now() + patience));
                 tracing::warn!(batch, %error, "exposures are not stored");
                 Ok(())
             }

@@ -29,6 +29,9 @@ pub struct PushLimits {
     /// Over how long the connections are closed when the server stops, so that they do not all come back at once. Default
     /// 1,000.
     pub shutdown_spread_ms: u64,
+    /// How long after exposures could not be stored their connection is told to come back and send them again. Default
+    /// 30,000.
+    pub stalled_exposures_ms: u64,
     /// How long a close may take: sending the frame, and waiting for the peer's. Default 1,000.
     pub close_timeout_ms: u64,
 }
@@ -47,6 +50,7 @@ impl Default for PushLimits {
             patch_bytes_kept: 1 << 20,
             catch_up_ms: 2_000,
             shutdown_spread_ms: 1_000,
+            stalled_exposures_ms: 30_000,
             close_timeout_ms: 1_000,
         }
     }
