@@ -3,9 +3,10 @@
 use rand::RngExt;
 
 use crate::environments::Audience;
+use crate::identity::{Credential, CredentialKind};
 
 /// A source of random bytes: a dependency, so that what is made from it can be tested.
-pub trait Mint: Send {
+pub trait Mint: Send + Sync {
     /// 32 random bytes.
     fn random(&mut self) -> [u8; 32];
 }
@@ -30,13 +31,13 @@ pub(crate) fn id(prefix: &str, mint: &mut dyn Mint) -> String {
     format!("{prefix}-{}", hex(&mint.random()[..4]))
 }
 
-/// A credential of 256 random bits, with a prefix by which scanners for leaked secrets can find it.
-pub(crate) fn credential(audience: Audience, mint: &mut dyn Mint) -> String {
-    let prefix = match audience {
-        Audience::Server => "guidon_sdk_",
-        Audience::Client => "guidon_client_",
+/// A credential for an SDK.
+pub(crate) fn credential(audience: Audience, mint: &mut dyn Mint) -> Credential {
+    let kind = match audience {
+        Audience::Server => CredentialKind::ServerSdk,
+        Audience::Client => CredentialKind::ClientSdk,
     };
-    format!("{prefix}{}", hex(&mint.random()))
+    Credential::derive(kind, &mint.random(), &[])
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

@@ -13,6 +13,7 @@ mod output;
 mod profile;
 mod progress;
 mod segment;
+mod serve;
 mod show;
 mod store;
 
@@ -42,6 +43,8 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run the server
+    Serve(Box<serve::ServeArgs>),
     /// Flags: list, show, create, switch, roll out, explain
     #[command(subcommand)]
     Flag(flag::FlagCommand),
@@ -84,6 +87,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
     let api = || Api::new(cli.server.target()?);
     match cli.command {
+        Command::Serve(args) => serve::run(&args),
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),

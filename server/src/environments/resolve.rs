@@ -26,7 +26,6 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> O
             check_unused(cx, key);
         }
         Instruction::CreateSdkKey { id, name, audience, hash } => {
-            cx.refuse_if_sent("/hash", !hash.is_empty());
             cx.check_name("/name", name);
             if project.sdk_keys.len() >= limits::MAX_SDK_KEYS {
                 cx.refuse("", "tooMany", format!("a project has at most {} SDK keys", limits::MAX_SDK_KEYS));
@@ -39,9 +38,14 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> O
             if project.sdk_keys.contains_key(id) {
                 cx.refuse("/id", "sdkKeyExists", format!("there is an SDK key \"{id}\" already; leave the id out"));
             }
-            let secret = mint::credential(*audience, &mut *cx.mint);
-            *hash = blake3::hash(secret.as_bytes()).to_hex().to_string();
-            cx.credentials.push(MintedCredential { id: id.clone(), secret });
+            // A door that can make the same credential again, for a request that is sent again, brings its hash along.
+            if hash.is_empty() {
+                let credential = mint::credential(*audience, &mut *cx.mint);
+                *hash = credential.hash().to_hex();
+                cx.credentials.push(MintedCredential { id: id.clone(), secret: credential.reveal().to_owned() });
+            } else if blake3::Hash::from_hex(&*hash).is_err() {
+                cx.refuse("/hash", "invalidHash", "a hash is 64 hexadecimal digits; leave it out");
+            }
         }
         Instruction::RevokeSdkKey { id } if !project.sdk_keys.contains_key(id) => {
             cx.refuse("/id", "unknownSdkKey", format!("there is no SDK key \"{id}\""));

@@ -7,6 +7,7 @@
 mod cipher;
 mod file;
 mod index;
+mod key_sets;
 mod memory;
 
 use std::path::PathBuf;
@@ -15,6 +16,7 @@ use futures_util::future::BoxFuture;
 
 pub use self::cipher::{KeySource, MASTER_KEY_VARIABLE, MasterKey};
 pub use self::file::{FileVault, Opened};
+pub use self::key_sets::VaultKeySets;
 pub use self::memory::MemoryVault;
 use crate::log::{AppendError, OpenError, ReadError};
 

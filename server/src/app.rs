@@ -1,0 +1,243 @@
+//! The composition root: the only place that names implementations.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::changes::{ChangeError, ChangeService, Parts as ChangeParts, RandomMint};
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
+use crate::http::{Api, ApiParts, MoreRoutes, router};
+use crate::identity::{Credential, Identity, IdentityError};
+use crate::journal::{FileJournal, Journal, Options as JournalOptions};
+use crate::log::RealFiles;
+use crate::shutdown::Shutdown;
+use crate::state::World;
+use crate::telemetry::Metrics;
+use crate::vault::{FileVault, KeySource, MasterKey, Vault, VaultError, VaultKeySets};
+
+/// What SDK keys are derived from is itself derived from the master key for this purpose.
+const SDK_KEY_PURPOSE: &str = "guidon 2026-11 SDK keys that an idempotent request made";
+
+/// Why the server does not start. Nothing on disk was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The data folder cannot be used.
+    #[error("the data folder {folder}: {reason}")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The journal does not open.
+    #[error(transparent)]
+    Journal(#[from] crate::journal::OpenError),
+    /// The vault does not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The administrator's token cannot be used, or not be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The first entry could not be journaled.
+    #[error("the first project could not be created: {0}")]
+    FirstChange(#[from] ChangeError),
+    /// A limit cannot be held.
+    #[error("{0}")]
+    Limit(String),
+    /// A background task of the start ended.
+    #[error("the start was cut short: {0}")]
+    Interrupted(String),
+}
+
+/// What a server is made of.
+pub struct Parts {
+    /// The write path, and the state.
+    pub changes: Arc<ChangeService>,
+    /// Who may come in.
+    pub identity: Arc<Identity>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Begins and announces the stop.
+    pub shutdown: Shutdown,
+    /// Routes of other parts of the server.
+    pub routes: MoreRoutes,
+    /// How many connections are let in.
+    pub max_connections: usize,
+    /// How connections are secured.
+    pub tls: Option<Tls>,
+}
+
+/// A server, ready to serve.
+pub struct App {
+    acceptor: Acceptor,
+    shutdown: Shutdown,
+}
+
+impl App {
+    /// Puts the routes together.
+    #[must_use]
+    pub fn build(config: &Config, parts: Parts) -> Self {
+        let api = Api::new(ApiParts {
+            changes: parts.changes,
+            identity: parts.identity,
+            metrics: parts.metrics.clone(),
+            limits: config.limits.clone(),
+            network: config.network.clone(),
+            shutdown: parts.shutdown.clone(),
+            started_at: parts.clock.now_ms(),
+        });
+        let acceptor = Acceptor {
+            router: router(api, parts.routes),
+            admission: Admission::new(parts.max_connections, parts.metrics.connections),
+            tls: parts.tls,
+            limits: config.limits.clone(),
+            shutdown: parts.shutdown.clone(),
+        };
+        Self { acceptor, shutdown: parts.shutdown }
+    }
+
+    /// Serves what `listener` accepts until the shutdown begins, then waits for the connections to end, for a bounded time.
+    pub async fn serve(self, listener: impl Listener) {
+        let (admission, timeout) = (self.acceptor.admission.clone(), self.acceptor.limits.shutdown_timeout);
+        self.acceptor.run(listener).await;
+        debug_assert!(self.shutdown.has_begun());
+        if tokio::time::timeout(timeout, admission.all_gone()).await.is_err() {
+            tracing::warn!(open = admission.open(), "connections are cut off: they did not end in time");
+        }
+    }
+}
+
+/// A server on the embedded store, opened.
+pub struct Embedded {
+    /// What it is made of.
+    pub parts: Parts,
+    /// The administrator's token, if it was made now: to be shown once.
+    pub made_token: Option<Credential>,
+    /// The file a master key was written to, if it was made now: to be backed up apart from the data.
+    pub made_key_file: Option<PathBuf>,
+    store: Store,
+}
+
+/// What must be closed in order.
+pub struct Store {
+    journal: Arc<FileJournal>,
+    vault: FileVault,
+}
+
+impl Embedded {
+    /// Opens the store in the data folder, creating it if there is none. `chosen_token` and `master_key` come from the
+    /// environment.
+    ///
+    /// # Errors
+    ///
+    /// [`StartError`], with what the operator can do.
+    pub async fn open(
+        config: &Config,
+        chosen_token: Option<&str>,
+        master_key: Option<&str>,
+    ) -> Result<Self, StartError> {
+        let max_connections = connection_limit(config.limits.max_connections).map_err(StartError::Limit)?;
+        let tls = match (&config.network.tls_cert, &config.network.tls_key) {
+            (Some(certificate), Some(key)) => Some(Tls::open(certificate, key)?),
+            _ => None,
+        };
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let folder = config.storage.data.clone();
+        let master_key = master_key.map(str::to_owned);
+        let opening = Arc::clone(&clock);
+        let opened = tokio::task::spawn_blocking(move || open_files(folder, master_key.as_deref(), &*opening)).await;
+        let files = opened.map_err(|error| StartError::Interrupted(error.to_string()))??;
+        let vault: Arc<dyn Vault> = Arc::new(files.vault.clone());
+        let secret = files.key.derive(SDK_KEY_PURPOSE);
+        let (identity, made_token) = Identity::open(Arc::clone(&vault), chosen_token, secret).await?;
+        let journal: Arc<dyn Journal> = files.journal.clone();
+        let changes = ChangeService::start(ChangeParts {
+            journal,
+            key_sets: Arc::new(VaultKeySets::new(vault)),
+            clock: Arc::clone(&clock),
+            mint: Box::new(RandomMint),
+            world: files.world,
+            publishers: Vec::new(),
+        });
+        changes.ensure_default_project().await?;
+        let parts = Parts {
+            changes,
+            identity: Arc::new(identity),
+            clock,
+            metrics: Metrics::new(),
+            shutdown: Shutdown::new(),
+            routes: MoreRoutes::default(),
+            max_connections,
+            tls,
+        };
+        let store = Store { journal: files.journal, vault: files.vault };
+        Ok(Self { parts, made_token, made_key_file: files.made_key_file, store })
+    }
+
+    /// The server, and the store to close once it has stopped.
+    #[must_use]
+    pub fn into_app(self, config: &Config) -> (App, Store) {
+        (App::build(config, self.parts), self.store)
+    }
+}
+
+impl Store {
+    /// Writes what waits and releases the folder. Blocks.
+    pub fn close(&self) {
+        if let Err(error) = self.journal.close() {
+            tracing::error!(%error, "the journal did not close cleanly; its last acknowledged entry is durable all the same");
+        }
+        if let Err(error) = self.vault.close() {
+            tracing::error!(%error, "the vault did not close cleanly");
+        }
+    }
+}
+
+struct OpenedFiles {
+    journal: Arc<FileJournal>,
+    vault: FileVault,
+    key: MasterKey,
+    made_key_file: Option<PathBuf>,
+    world: World,
+}
+
+fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &dyn Clock) -> Result<OpenedFiles, StartError> {
+    let files = RealFiles::shared();
+    std::fs::create_dir_all(&folder)
+        .map_err(|error| StartError::Folder { folder: folder.clone(), reason: error.to_string() })?;
+    let vault_folder = folder.join("vault");
+    let (key, source) = MasterKey::load_or_create(master_key, &folder.join("master.key"), &vault_folder)?;
+    let made_key_file = match source {
+        KeySource::Created(path) => Some(path),
+        KeySource::File(path, Some(mode)) => {
+            tracing::warn!(path = %path.display(), mode = format!("{mode:o}"), "others can read the master key: chmod 600");
+            None
+        }
+        KeySource::File(..) | KeySource::Environment => None,
+    };
+    let vault = FileVault::open(Arc::clone(&files), &vault_folder, &key)?.vault;
+    let key_sets = VaultKeySets::new(Arc::new(vault.clone()));
+    let world = Mutex::new(World::empty());
+    let (journal, recovered) =
+        FileJournal::open(files, &folder.join("journal"), JournalOptions::default(), clock, |raw| {
+            let stored = raw.read()?;
+            let mut world = world.lock();
+            *world = world.fold(&stored, &key_sets).map_err(|error| error.to_string())?;
+            Ok(())
+        })?;
+    if let Some(torn) = recovered.torn {
+        tracing::warn!(
+            ?torn,
+            "the end of the journal was not completely written and was cut off; nothing acknowledged is lost"
+        );
+    }
+    Ok(OpenedFiles { journal: Arc::new(journal), vault, key, made_key_file, world: world.into_inner() })
+}

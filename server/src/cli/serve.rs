@@ -1,0 +1,146 @@
+//! `guidon serve`: runs the server.
+
+use std::io::{ErrorKind, IsTerminal, Write};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use clap::Args;
+use tokio::net::TcpListener;
+
+use super::CliError;
+use crate::app::{Embedded, StartError};
+use crate::config::Config;
+use crate::http::transport::Tls;
+use crate::shutdown::{Shutdown, stop_signal};
+use crate::telemetry::start_log;
+use crate::vault::MASTER_KEY_VARIABLE;
+
+/// Holds the administrator's token, if the operator chooses it.
+pub const ADMIN_TOKEN_VARIABLE: &str = "GUIDON_ADMIN_TOKEN";
+
+/// Options of `guidon serve`.
+#[derive(Args, Debug)]
+pub struct ServeArgs {
+    #[command(flatten)]
+    config: Config,
+}
+
+/// Serves until a signal ends it.
+pub fn run(args: &ServeArgs) -> Result<(), CliError> {
+    let config = &args.config;
+    config.check().map_err(|error| CliError::Usage(error.to_string()))?;
+    start_log(&config.log).map_err(|error| CliError::Usage(error.to_string()))?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(serve(config))
+}
+
+async fn serve(config: &Config) -> Result<(), CliError> {
+    // Bound first: a port in use is found out before the store is touched.
+    let listener = bind(config.network.listen).await?;
+    let address = listener.local_addr()?;
+    let (token, key) = (std::env::var(ADMIN_TOKEN_VARIABLE).ok(), std::env::var(MASTER_KEY_VARIABLE).ok());
+    let embedded = Box::pin(Embedded::open(config, token.as_deref(), key.as_deref()))
+        .await
+        .map_err(|error| start_error(&error, &config.storage.data))?;
+    let (shutdown, tls) = (embedded.parts.shutdown.clone(), embedded.parts.tls.clone());
+    greet(&embedded, config, address)?;
+    watch_signals(shutdown, tls)?;
+    let (app, store) = embedded.into_app(config);
+    app.serve(listener).await;
+    tokio::task::spawn_blocking(move || store.close())
+        .await
+        .map_err(|error| CliError::Unexpected(error.to_string()))?;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
+    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+        ErrorKind::AddrInUse => CliError::Unexpected(format!(
+            "{address} is in use by another process.\n  Stop it, or choose another port: guidon serve --listen {}:{}",
+            address.ip(),
+            address.port().checked_add(1).unwrap_or(8081),
+        )),
+        ErrorKind::PermissionDenied => {
+            CliError::Unexpected(format!("{address}: this user may not listen there; ports below 1024 need privileges"))
+        }
+        ErrorKind::AddrNotAvailable => CliError::Unexpected(format!("{address} is no address of this machine")),
+        _ => CliError::Unexpected(format!("cannot listen on {address}: {error}")),
+    })
+}
+
+fn start_error(error: &StartError, folder: &Path) -> CliError {
+    let text = error.to_string();
+    match error {
+        StartError::Journal(_) | StartError::Vault(_) if !text.contains("held by process") => {
+            CliError::Damaged(format!(
+                "{text}\n  Nothing was changed. The store is in {}. The choices: restore it from a backup, or look closer with \
+             `guidon journal verify --data {0}`.",
+                folder.display()
+            ))
+        }
+        StartError::Journal(_) | StartError::Vault(_) => CliError::Unexpected(format!(
+            "{text}\n  Another server works on {}. Stop it, or give this one a folder of its own with --data.",
+            folder.display()
+        )),
+        StartError::Identity(_) | StartError::Tls(_) | StartError::Limit(_) => CliError::Usage(text),
+        _ => CliError::Unexpected(text),
+    }
+}
+
+/// Says where the server is and, at the first start, what to do next.
+fn greet(embedded: &Embedded, config: &Config, address: SocketAddr) -> Result<(), CliError> {
+    let scheme = if config.network.tls_cert.is_some() { "https" } else { "http" };
+    let url = format!("{scheme}://{address}");
+    let mut out = std::io::stdout().lock();
+    if std::io::stdout().is_terminal() {
+        writeln!(out, "Guidon {} at {url}\n", env!("CARGO_PKG_VERSION"))?;
+        writeln!(out, "  data   {}", config.storage.data.display())?;
+        writeln!(out, "  docs   {url}/api/docs")?;
+    } else {
+        writeln!(out, "listening {url}")?;
+        writeln!(out, "data {}", config.storage.data.display())?;
+        writeln!(out, "docs {url}/api/docs")?;
+    }
+    if let Some(path) = &embedded.made_key_file {
+        writeln!(out, "\nThe master key is in {}: back it up, apart from the data.", path.display())?;
+    }
+    if let Some(token) = &embedded.made_token {
+        writeln!(out, "\nThis is the administrator's token. It is shown this once and is stored hashed only:\n")?;
+        writeln!(out, "  export GUIDON_TOKEN={}", token.reveal())?;
+        if url != "http://127.0.0.1:8080" {
+            writeln!(out, "  export GUIDON_SERVER={url}")?;
+        }
+        writeln!(out, "\nThen, in another terminal:\n")?;
+        writeln!(out, "  guidon flag create new-checkout")?;
+        writeln!(out, "  guidon flag on new-checkout --environment development")?;
+        writeln!(out, "  guidon sdk-key create --environment development")?;
+    }
+    Ok(out.flush()?)
+}
+
+fn watch_signals(shutdown: Shutdown, tls: Option<Tls>) -> Result<(), CliError> {
+    if let Some(tls) = tls {
+        let mut hangup = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::hangup())?;
+        tokio::spawn(async move {
+            while hangup.recv().await.is_some() {
+                match tls.reload() {
+                    Ok(()) => tracing::info!("the certificate was read again"),
+                    Err(error) => tracing::error!(%error, "the certificate was not read again; the old one stays"),
+                }
+            }
+        });
+    }
+    tokio::spawn(async move {
+        match stop_signal().await {
+            Ok(signal) => tracing::info!(signal, "stopping; a second signal stops at once"),
+            Err(error) => return tracing::error!(%error, "signals cannot be handled"),
+        }
+        shutdown.begin();
+        if stop_signal().await.is_ok() {
+            tracing::warn!("stopped at once");
+            std::process::exit(1);
+        }
+    });
+    Ok(())
+}

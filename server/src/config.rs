@@ -1,0 +1,247 @@
+//! Configuration of the server: a struct per section; each field's doc is its help text, and names its meaning and unit.
+//!
+//! Every option is a flag of `guidon serve` and an environment variable `GUIDON_…` of the same name; a flag wins.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use ipnet::IpNet;
+
+/// Descriptors kept for the journal, the state and the log files when the connection limit is derived from the
+/// process's descriptor limit.
+pub const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// Everything `guidon serve` can be told.
+#[derive(Args, Clone, Debug)]
+pub struct Config {
+    /// Where the server listens and how connections are secured.
+    #[command(flatten)]
+    pub network: Network,
+    /// Where the server keeps its data.
+    #[command(flatten)]
+    pub storage: Storage,
+    /// Limits; each protects the server from a caller who asks for too much.
+    #[command(flatten)]
+    pub limits: Limits,
+    /// What the server says about itself.
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// Where the server listens and how connections are secured.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Network")]
+pub struct Network {
+    /// Address and port to listen on. Anything but a loopback address needs TLS or --behind-proxy. Port 0 takes a free one.
+    #[arg(long, env = "GUIDON_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// PEM file with the certificate chain, the server's own first. Read again on SIGHUP.
+    #[arg(long, env = "GUIDON_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    pub tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of the certificate. Read again on SIGHUP.
+    #[arg(long, env = "GUIDON_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    pub tls_key: Option<PathBuf>,
+    /// Networks of the proxies that end TLS in front of this server, separated by commas. X-Forwarded-For is believed from
+    /// them and from nobody else.
+    #[arg(long, env = "GUIDON_BEHIND_PROXY", value_name = "CIDR", value_delimiter = ',')]
+    pub behind_proxy: Vec<IpNet>,
+}
+
+/// Where the server keeps its data.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Storage")]
+pub struct Storage {
+    /// Folder that holds the journal, the state, the vault and the assignments. Created if it is missing; one server at a time.
+    #[arg(long, env = "GUIDON_DATA", default_value = "./guidon-data", value_name = "FOLDER")]
+    pub data: PathBuf,
+}
+
+/// Limits; each protects the server from a caller who asks for too much.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Limits")]
+pub struct Limits {
+    /// Most connections at once. 0 means as many as the descriptor limit allows, less 256 kept for files. A connection over
+    /// the limit is closed at once.
+    #[arg(long, env = "GUIDON_MAX_CONNECTIONS", default_value_t = 0, value_name = "COUNT")]
+    pub max_connections: usize,
+    /// Largest request body, in bytes; a larger one is answered 413. 8 MiB hold a segment of 100,000 keys.
+    #[arg(long, env = "GUIDON_MAX_BODY_BYTES", default_value_t = 8 * 1024 * 1024, value_name = "BYTES")]
+    pub max_body_bytes: usize,
+    /// Most API requests worked on at once; more are answered 503 with Retry-After.
+    #[arg(long, env = "GUIDON_MAX_CONCURRENT_REQUESTS", default_value_t = 512, value_name = "COUNT")]
+    pub max_concurrent_requests: usize,
+    /// Writes per second that one credential may make, with bursts of twice as many; more are answered 429.
+    #[arg(long, env = "GUIDON_MAX_WRITES_PER_SECOND", default_value_t = 500, value_name = "COUNT")]
+    pub max_writes_per_second: u32,
+    /// Refused credentials per second from one address, with bursts of twice as many; more are answered 429.
+    #[arg(long, env = "GUIDON_MAX_REFUSALS_PER_SECOND", default_value_t = 20, value_name = "COUNT")]
+    pub max_refusals_per_second: u32,
+    /// Seconds until an API request is given up, answered 503. Streams are not requests.
+    #[arg(long, env = "GUIDON_REQUEST_TIMEOUT_S", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub request_timeout: Duration,
+    /// Seconds in which a client must send the head of a request, the next one on an idle connection included.
+    #[arg(long, env = "GUIDON_HEADER_TIMEOUT_S", default_value = "20", value_name = "SECONDS", value_parser = seconds)]
+    pub header_timeout: Duration,
+    /// Seconds in which a client must finish the TLS handshake.
+    #[arg(long, env = "GUIDON_HANDSHAKE_TIMEOUT_S", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    pub handshake_timeout: Duration,
+    /// Seconds that a stop waits for requests and streams to end before it cuts them off.
+    #[arg(long, env = "GUIDON_SHUTDOWN_TIMEOUT_S", default_value = "15", value_name = "SECONDS", value_parser = seconds)]
+    pub shutdown_timeout: Duration,
+}
+
+/// What the server says about itself.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Log")]
+pub struct Log {
+    /// Form of the log on standard error.
+    #[arg(long, env = "GUIDON_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    pub log_format: LogFormat,
+    /// Least severe level that is logged, or a filter as `info,guidon_server::push=debug`.
+    #[arg(long, env = "GUIDON_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// Form of the log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// Why a configuration cannot be served.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum ConfigError {
+    /// Credentials and context keys would cross a network in the clear.
+    #[error(
+        "{address} is reachable from other machines and would carry credentials in the clear.\n\
+         Give a certificate (--tls-cert and --tls-key), name the proxies that end TLS in front (--behind-proxy 10.0.0.0/8), \
+         or listen on 127.0.0.1."
+    )]
+    TlsNeeded {
+        /// The address.
+        address: SocketAddr,
+    },
+    /// A limit of zero would refuse everything.
+    #[error("{name} must be at least 1")]
+    ZeroLimit {
+        /// The flag.
+        name: &'static str,
+    },
+}
+
+impl Config {
+    /// Checks what single flags cannot.
+    ///
+    /// # Errors
+    ///
+    /// [`ConfigError`], with the remedy in its text.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let network = &self.network;
+        if !network.listen.ip().is_loopback() && network.tls_cert.is_none() && network.behind_proxy.is_empty() {
+            return Err(ConfigError::TlsNeeded { address: network.listen });
+        }
+        let limits = &self.limits;
+        let counts = [
+            ("--max-body-bytes", limits.max_body_bytes == 0),
+            ("--max-concurrent-requests", limits.max_concurrent_requests == 0),
+            ("--max-writes-per-second", limits.max_writes_per_second == 0),
+            ("--max-refusals-per-second", limits.max_refusals_per_second == 0),
+            ("--request-timeout", limits.request_timeout.is_zero()),
+            ("--header-timeout", limits.header_timeout.is_zero()),
+            ("--handshake-timeout", limits.handshake_timeout.is_zero()),
+        ];
+        match counts.iter().find(|(_, is_zero)| *is_zero) {
+            Some((name, _)) => Err(ConfigError::ZeroLimit { name }),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Network {
+    /// The address a request comes from: the peer's, unless the peer is a trusted proxy; then the last address in
+    /// X-Forwarded-For that is not itself a trusted proxy.
+    #[must_use]
+    pub fn client_address(&self, peer: IpAddr, forwarded_for: Option<&str>) -> IpAddr {
+        let trusted = |address: IpAddr| self.behind_proxy.iter().any(|net| net.contains(&address.to_canonical()));
+        if !trusted(peer) {
+            return peer.to_canonical();
+        }
+        let mut client = peer;
+        for hop in forwarded_for.unwrap_or_default().rsplit(',') {
+            // Whatever stands left of something that is no address was not written by a proxy we know.
+            let Ok(address) = hop.trim().parse::<IpAddr>() else { break };
+            client = address;
+            if !trusted(address) {
+                break;
+            }
+        }
+        client.to_canonical()
+    }
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "expected a number of seconds, as 30".to_owned())?;
+    Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        config: Config,
+    }
+
+    fn parse(arguments: &[&str]) -> Config {
+        let arguments = std::iter::once("guidon").chain(arguments.iter().copied());
+        Command::try_parse_from(arguments).expect("the arguments are right").config
+    }
+
+    #[test]
+    fn defaults_are_safe_and_complete() {
+        let config = parse(&[]);
+        assert_eq!(config.network.listen.to_string(), "127.0.0.1:8080");
+        assert_eq!(config.storage.data, PathBuf::from("./guidon-data"));
+        assert_eq!(config.limits.max_body_bytes, 8_388_608);
+        assert_eq!(config.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_public_address_needs_tls_or_a_named_proxy() {
+        let address = "0.0.0.0:8080".parse().unwrap();
+        assert_eq!(parse(&["--listen", "0.0.0.0:8080"]).check(), Err(ConfigError::TlsNeeded { address }));
+        let behind = parse(&["--listen", "0.0.0.0:8080", "--behind-proxy", "10.0.0.0/8,fd00::/8"]);
+        assert_eq!(behind.network.behind_proxy.len(), 2);
+        assert_eq!(behind.check(), Ok(()));
+        assert_eq!(parse(&["--listen", "[::]:1", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]).check(), Ok(()));
+        let alone = Command::try_parse_from(["guidon", "--tls-cert", "cert.pem"]);
+        assert!(alone.is_err(), "a certificate without its key");
+    }
+
+    #[test]
+    fn a_limit_of_zero_is_refused_by_name() {
+        let error = parse(&["--max-body-bytes", "0"]).check().unwrap_err();
+        assert_eq!(error, ConfigError::ZeroLimit { name: "--max-body-bytes" });
+    }
+
+    #[test]
+    fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
+        let network = parse(&["--behind-proxy", "10.0.0.0/8"]).network;
+        let seen = |peer: &str, header: Option<&str>| network.client_address(peer.parse().unwrap(), header).to_string();
+        assert_eq!(seen("203.0.113.9", Some("198.51.100.1")), "203.0.113.9");
+        assert_eq!(seen("10.1.1.1", Some("198.51.100.1")), "198.51.100.1");
+        assert_eq!(seen("10.1.1.1", Some("6.6.6.6, 198.51.100.1, 10.2.2.2")), "198.51.100.1");
+        assert_eq!(seen("10.1.1.1", Some("6.6.6.6, rubbish")), "10.1.1.1");
+        assert_eq!(seen("::ffff:10.1.1.1", Some("198.51.100.1")), "198.51.100.1");
+        assert_eq!(seen("10.1.1.1", None), "10.1.1.1");
+    }
+}

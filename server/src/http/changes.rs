@@ -1,0 +1,156 @@
+//! `POST /api/v1/projects/{project}/changes`: the one way to change anything.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use guidon_sdk::model::is_valid_key;
+use http::{HeaderName, HeaderValue};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::parameters::Path;
+use super::problem::{Code, Fault, Problem};
+use super::write::{Write, invalid};
+use super::{Api, strict};
+use crate::changes::limits::MAX_INSTRUCTIONS;
+use crate::changes::{self, ChangeDraft, ChangeError, ChangeOutcome, Instruction};
+
+/// Says that an answer is the one to an earlier request with the same idempotency key.
+pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
+
+/// A change as callers send it.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ChangeBody {
+    environment: Option<String>,
+    #[serde(default)]
+    comment: String,
+    commit: Option<String>,
+    expected_revision: Option<u64>,
+    #[serde(default)]
+    dry_run: bool,
+    instructions: Vec<Value>,
+}
+
+/// Makes a change: a list of instructions, all or none.
+#[utoipa::path(
+    post, path = "/api/v1/projects/{project}/changes", tag = "changes",
+    params(("project" = String, Path, description = "Key of the project"),
+           ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send the request again within 24 hours")),
+    request_body(content = ref("#/components/schemas/Change")),
+    responses((status = 200, description = "What changed", body = ref("#/components/schemas/ChangeOutcome")))
+)]
+pub async fn create_change(
+    State(api): State<Api>,
+    Path(project): Path<String>,
+    write: Write,
+) -> Result<Response, Problem> {
+    let body: ChangeBody = write.body.read()?;
+    let instructions = read_instructions(&body.instructions)?;
+    let draft = ChangeDraft {
+        project,
+        environment: body.environment,
+        comment: body.comment,
+        commit: body.commit,
+        expected_revision: body.expected_revision,
+        dry_run: body.dry_run,
+        instructions,
+        idempotency: write.idempotency.clone(),
+    };
+    submit(&api, write, draft).await.map(answer)
+}
+
+fn read_instructions(values: &[Value]) -> Result<Vec<Instruction>, Problem> {
+    if values.is_empty() {
+        return Err(invalid(vec![Fault::new(
+            "/instructions",
+            "missingField",
+            "a change has at least one instruction",
+        )]));
+    }
+    if values.len() > MAX_INSTRUCTIONS {
+        let detail = format!("a change has at most {MAX_INSTRUCTIONS} instructions, not {}", values.len());
+        return Err(invalid(vec![Fault::new("/instructions", "tooMany", detail)]));
+    }
+    let (mut instructions, mut faults) = (Vec::with_capacity(values.len()), Vec::new());
+    for (index, value) in values.iter().enumerate() {
+        match strict::read_instruction(value, &format!("/instructions/{index}")) {
+            Ok(Instruction::CreateSdkKey { .. }) => faults.push(Fault::new(
+                format!("/instructions/{index}/kind"),
+                "notHere",
+                "an SDK key is made by POST …/environments/{environment}/sdk-keys, which answers its credential",
+            )),
+            Ok(instruction) => instructions.push(instruction),
+            Err(found) if faults.len() < strict::MAX_FAULTS => faults.extend(found),
+            Err(_) => {}
+        }
+    }
+    if faults.is_empty() { Ok(instructions) } else { Err(invalid(faults)) }
+}
+
+/// Hands a draft to the write path. The change goes on to its end though the caller hang up.
+pub(super) async fn submit(api: &Api, write: Write, draft: ChangeDraft) -> Result<ChangeOutcome, Problem> {
+    let changes = api.changes.clone();
+    let submitted = tokio::spawn(async move { changes.submit(&write.author, draft).await });
+    submitted.await.map_err(Problem::internal)?.map_err(Problem::from)
+}
+
+/// What a change did, as callers read it.
+pub(super) fn answer(outcome: ChangeOutcome) -> Response {
+    let mut response = Json(view(&outcome)).into_response();
+    if outcome.replayed {
+        response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
+    }
+    response
+}
+
+pub(super) fn view(outcome: &ChangeOutcome) -> Value {
+    json!({
+        "revision": outcome.revision,
+        "changed": outcome.changed,
+        "summary": outcome.summary,
+        "dryRun": outcome.dry_run,
+    })
+}
+
+/// Refuses a key of the wrong form before it is looked up, as not found: there cannot be such a thing.
+pub(super) fn known_key<'a>(what: &str, key: &'a str) -> Result<&'a str, Problem> {
+    if is_valid_key(key) { Ok(key) } else { Err(Problem::not_found(what, key)) }
+}
+
+impl From<changes::Problem> for Fault {
+    fn from(problem: changes::Problem) -> Self {
+        Self::new(problem.pointer, problem.code, problem.message)
+    }
+}
+
+impl From<ChangeError> for Problem {
+    fn from(error: ChangeError) -> Self {
+        let detail = error.to_string();
+        let faults = |problems: Vec<changes::Problem>| problems.into_iter().map(Fault::from).collect();
+        match error {
+            ChangeError::Invalid { problems } => {
+                let count = problems.len();
+                let detail =
+                    format!("{count} thing{} wrong; nothing was changed.", if count == 1 { " is" } else { "s are" });
+                Self::new(Code::InvalidChange, detail).with_errors(faults(problems))
+            }
+            ChangeError::NotFound { problems } => Self::new(Code::NotFound, detail).with_errors(faults(problems)),
+            ChangeError::Conflict { expected, revision, entries } => Self::new(Code::StaleRevision, detail)
+                .with("expectedRevision", expected)
+                .with("revision", revision)
+                .with("entries", entries.iter().map(|entry| json!(**entry)).collect::<Vec<_>>()),
+            ChangeError::IdempotencyKeyReused { .. } => Self::new(Code::IdempotencyKeyReused, detail),
+            ChangeError::DiskFull => Self::new(Code::DiskFull, detail),
+            ChangeError::TooLarge { limit, .. } => Self::new(Code::BodyTooLarge, detail).with("limitBytes", limit),
+            ChangeError::Busy => Self::new(Code::TooManyRequests, detail).retry_after_s(1),
+            ChangeError::Unavailable { reason } => {
+                tracing::error!(reason, "a change was refused: the server takes no writes");
+                Self::new(
+                    Code::ReadOnly,
+                    "The server takes no writes until it is restarted or mended; its log has the cause.",
+                )
+            }
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! `/api/v1/projects/{project}/journal` and `…/flags/{flag}/history`: what was changed, by whom, when and why.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::page::limit;
+use super::parameters::{Path, Query};
+use super::problem::Problem;
+use crate::journal::{Entry, ObjectId, ReadError, StoredEntry};
+
+/// Most entries that one request looks through; `next` says where to go on.
+const MAX_SCANNED_ENTRIES: u64 = 20_000;
+/// Entries read at once.
+const READ_ENTRIES: usize = 500;
+
+/// Which entries.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct JournalQuery {
+    /// Answers entries after this revision; 0 by default.
+    after: Option<u64>,
+    /// Most entries to answer: 1 to 1,000, 100 by default.
+    limit: Option<usize>,
+    /// Only entries that changed this flag.
+    flag: Option<String>,
+    /// Only entries that changed something in this environment.
+    environment: Option<String>,
+}
+
+/// Which entries of a flag's history.
+#[derive(Debug, Deserialize, utoipa::IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub struct HistoryQuery {
+    /// Answers entries after this revision; 0 by default.
+    after: Option<u64>,
+    /// Most entries to answer: 1 to 1,000, 100 by default.
+    limit: Option<usize>,
+    /// Only entries that changed the flag in this environment, or in all of them.
+    environment: Option<String>,
+}
+
+/// Lists the journal's entries about a project, oldest first. A page may be empty and still have a `next`.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/journal", tag = "journal",
+    params(("project" = String, Path, description = "Key of the project"), JournalQuery),
+    responses((status = 200, description = "A page of entries", body = ref("#/components/schemas/EntryPage"))))]
+pub async fn list_entries(
+    State(api): State<Api>,
+    Path(project): Path<String>,
+    Query(query): Query<JournalQuery>,
+) -> Result<Json<Value>, Problem> {
+    api.project(&project)?;
+    let limit = limit(query.limit)?;
+    let wanted = |entry: &Entry| {
+        entry.project == project
+            && query.flag.as_deref().is_none_or(|flag| changes_flag(entry, flag))
+            && query.environment.as_deref().is_none_or(|environment| changes_environment(entry, environment))
+    };
+    scan(&api, query.after.unwrap_or(0), limit, wanted).await.map(Json)
+}
+
+/// Lists what changed a flag, oldest first.
+#[utoipa::path(get, path = "/api/v1/projects/{project}/flags/{flag}/history", tag = "flags",
+    params(("project" = String, Path, description = "Key of the project"),
+           ("flag" = String, Path, description = "Key of the flag; a deleted one has a history too"), HistoryQuery),
+    responses((status = 200, description = "A page of entries", body = ref("#/components/schemas/EntryPage"))))]
+pub async fn list_flag_history(
+    State(api): State<Api>,
+    Path((project, flag)): Path<(String, String)>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<Value>, Problem> {
+    api.project(&project)?;
+    super::changes::known_key("flag", &flag)?;
+    let limit = limit(query.limit)?;
+    let in_environment = |entry: &Entry| {
+        query.environment.as_deref().is_none_or(|environment| {
+            entry.objects.iter().any(|changed| match &changed.object {
+                ObjectId::Flag(key) => *key == flag,
+                ObjectId::FlagEnvironment(of, key) => of == environment && *key == flag,
+                _ => false,
+            })
+        })
+    };
+    let wanted = |entry: &Entry| entry.project == project && changes_flag(entry, &flag) && in_environment(entry);
+    let found = scan(&api, query.after.unwrap_or(0), limit, wanted).await?;
+    let is_unknown = !api.project(&project)?.flags.contains_key(&flag)
+        && query.after.is_none()
+        && found["next"].is_null()
+        && found["entries"].as_array().is_some_and(Vec::is_empty);
+    if is_unknown { Err(Problem::not_found("flag", &flag)) } else { Ok(Json(found)) }
+}
+
+async fn scan(api: &Api, after: u64, limit: usize, wanted: impl Fn(&Entry) -> bool) -> Result<Value, Problem> {
+    let journal = api.changes.journal();
+    // What the state does not show yet is not answered either.
+    let newest = api.world().revision;
+    let (mut position, mut entries) = (after, Vec::new());
+    while position < newest && entries.len() < limit && position - after < MAX_SCANNED_ENTRIES {
+        let read = journal.read(position, READ_ENTRIES).await.map_err(damaged)?;
+        if read.is_empty() {
+            break;
+        }
+        for stored in read {
+            if stored.entry.revision > newest || entries.len() == limit {
+                break;
+            }
+            position = stored.entry.revision;
+            if wanted(&stored.entry) {
+                entries.push(view(&stored));
+            }
+        }
+    }
+    Ok(json!({"entries": entries, "next": (position < newest).then_some(position)}))
+}
+
+fn changes_flag(entry: &Entry, flag: &str) -> bool {
+    entry.objects.iter().any(|changed| match &changed.object {
+        ObjectId::Flag(key) | ObjectId::FlagEnvironment(_, key) => key == flag,
+        _ => false,
+    })
+}
+
+fn changes_environment(entry: &Entry, environment: &str) -> bool {
+    entry.environment.as_deref() == Some(environment)
+        || entry.objects.iter().any(|changed| match &changed.object {
+            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => {
+                key == environment
+            }
+            _ => false,
+        })
+}
+
+fn view(stored: &StoredEntry) -> Value {
+    let mut shown = json!(*stored.entry);
+    shown["hash"] = stored.hash.to_string().into();
+    shown
+}
+
+pub(super) fn damaged(error: ReadError) -> Problem {
+    Problem::internal(error)
+}

@@ -1,0 +1,193 @@
+//! The doors over HTTP: the listener, the routes, and errors as callers see them.
+
+pub mod auth;
+pub mod changes;
+pub mod environments;
+pub mod explain;
+pub mod flags;
+pub mod journal;
+pub mod middleware;
+pub mod page;
+pub mod parameters;
+pub mod problem;
+pub mod projects;
+pub mod rate;
+pub mod revert;
+pub mod sdk_keys;
+pub mod segments;
+pub mod status;
+pub mod strict;
+pub mod transport;
+pub mod write;
+
+use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{delete, get, post};
+use tokio::sync::Semaphore;
+use tower_http::compression::CompressionLayer;
+use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
+
+use crate::changes::ChangeService;
+use crate::config::{Limits, Network};
+use crate::identity::Identity;
+use crate::shutdown::Shutdown;
+use crate::state::{Project, World};
+use crate::telemetry::Metrics;
+use problem::Problem;
+use rate::RateLimit;
+
+/// Answers smaller than this are not worth compressing, in bytes.
+const MIN_COMPRESSED_BYTES: u64 = 2_048;
+
+/// What the API is made of.
+pub struct ApiParts {
+    /// The write path, and the state.
+    pub changes: Arc<ChangeService>,
+    /// Who may come in.
+    pub identity: Arc<Identity>,
+    /// Metrics.
+    pub metrics: Metrics,
+    /// Limits.
+    pub limits: Limits,
+    /// Which proxies are trusted.
+    pub network: Network,
+    /// Whether the server is stopping.
+    pub shutdown: Shutdown,
+    /// When the server started, in milliseconds since 1970.
+    pub started_at: u64,
+}
+
+/// What every handler has at hand. Clones share it.
+#[derive(Clone)]
+pub struct Api(Arc<ApiState>);
+
+/// What [`Api`] shares.
+pub struct ApiState {
+    parts: ApiParts,
+    /// Room for requests being worked on.
+    pub places: Semaphore,
+    /// Writes, by principal.
+    pub writes: RateLimit<Arc<str>>,
+    /// Refused credentials, by address.
+    pub refusals: RateLimit<IpAddr>,
+}
+
+impl Deref for Api {
+    type Target = ApiState;
+
+    fn deref(&self) -> &ApiState {
+        &self.0
+    }
+}
+
+impl Deref for ApiState {
+    type Target = ApiParts;
+
+    fn deref(&self) -> &ApiParts {
+        &self.parts
+    }
+}
+
+impl Api {
+    /// The API over these parts.
+    #[must_use]
+    pub fn new(parts: ApiParts) -> Self {
+        Self(Arc::new(ApiState {
+            places: Semaphore::new(parts.limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS)),
+            writes: RateLimit::new(parts.limits.max_writes_per_second),
+            refusals: RateLimit::new(parts.limits.max_refusals_per_second),
+            parts,
+        }))
+    }
+
+    /// The durable state now.
+    #[must_use]
+    pub fn world(&self) -> Arc<World> {
+        self.changes.world()
+    }
+
+    /// The project of this key.
+    ///
+    /// # Errors
+    ///
+    /// A 404 that names it.
+    pub fn project(&self, project: &str) -> Result<Arc<Project>, Problem> {
+        self.world().project(project).cloned().ok_or_else(|| Problem::not_found("project", project))
+    }
+
+    /// The project of this key, which has an environment of that key.
+    ///
+    /// # Errors
+    ///
+    /// A 404 that names what is not there.
+    pub fn project_with(&self, project: &str, environment: &str) -> Result<Arc<Project>, Problem> {
+        let project = self.project(project)?;
+        if project.environments.contains_key(environment) {
+            Ok(project)
+        } else {
+            Err(Problem::not_found("environment", environment))
+        }
+    }
+}
+
+/// Routes of other parts of the server.
+#[derive(Default)]
+pub struct MoreRoutes {
+    /// Behind the administrator token, as the API itself.
+    pub api: Router<Api>,
+    /// With an authentication of their own, such as the SDK's.
+    pub open: Router<Api>,
+}
+
+/// All routes, with what surrounds them.
+pub fn router(api: Api, more: MoreRoutes) -> Router {
+    let guarded =
+        api_routes().merge(more.api).route_layer(from_fn_with_state(api.clone(), auth::require_administrator));
+    let compressed = SizeAbove::new(MIN_COMPRESSED_BYTES).and(NotForContentType::new("application/x-ndjson"));
+    let bounded = guarded
+        .layer(from_fn_with_state(api.clone(), middleware::bound))
+        .layer(CompressionLayer::new().gzip(true).compress_when(compressed));
+    Router::new()
+        .merge(bounded)
+        .merge(operation_routes())
+        .merge(more.open)
+        .fallback(middleware::no_such_route)
+        .method_not_allowed_fallback(middleware::no_such_method)
+        .layer(from_fn_with_state(api.clone(), middleware::observe))
+        .with_state(api)
+}
+
+fn operation_routes() -> Router<Api> {
+    Router::new()
+        .route("/healthz", get(status::show_health))
+        .route("/readyz", get(status::show_readiness))
+        .route("/metrics", get(status::show_metrics))
+}
+
+fn api_routes() -> Router<Api> {
+    let environment = "/api/v1/projects/{project}/environments/{environment}";
+    let in_environment = |rest: &str| format!("{environment}{rest}");
+    Router::new()
+        .route("/api/v1/status", get(status::show_status))
+        .route("/api/v1/projects", get(projects::list_projects).post(projects::create_project))
+        .route("/api/v1/projects/{project}", get(projects::show_project))
+        .route("/api/v1/projects/{project}/changes", post(changes::create_change))
+        .route("/api/v1/projects/{project}/flags", get(flags::list_flags))
+        .route("/api/v1/projects/{project}/flags/{flag}", get(flags::show_flag))
+        .route("/api/v1/projects/{project}/flags/{flag}/history", get(journal::list_flag_history))
+        .route("/api/v1/projects/{project}/journal", get(journal::list_entries))
+        .route(
+            "/api/v1/projects/{project}/environments",
+            get(environments::list_environments).post(environments::create_environment),
+        )
+        .route(&in_environment("/segments"), get(segments::list_segments))
+        .route(&in_environment("/segments/{segment}"), get(segments::show_segment))
+        .route(&in_environment("/explain"), post(explain::explain_flag))
+        .route(&in_environment("/revert"), post(revert::revert_environment))
+        .route(&in_environment("/sdk-keys"), get(sdk_keys::list_sdk_keys).post(sdk_keys::create_sdk_key))
+        .route(&in_environment("/sdk-keys/{id}"), delete(sdk_keys::revoke_sdk_key))
+}

@@ -1,0 +1,199 @@
+//! The administrator, and the record of who and where journal entries mean.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use super::credential::{Credential, CredentialKind, SecretHash};
+use crate::changes::Author;
+use crate::vault::{Kind, Vault, VaultError};
+
+/// Identifier of the administrator, in journal entries and in the vault.
+const ADMINISTRATOR: &str = "administrator";
+/// Least length of a token that an operator chooses, in bytes.
+pub const MIN_TOKEN_BYTES: usize = 20;
+/// Most origins (address and door) that are recorded; later ones share one record per door.
+const MAX_ORIGINS: usize = 10_000;
+
+/// Knows the administrator's token, and names authors in journal entries.
+pub struct Identity {
+    vault: Arc<dyn Vault>,
+    administrator: Arc<str>,
+    token: SecretHash,
+    secret: [u8; 32],
+    origins: Mutex<HashMap<Origin, String>>,
+}
+
+/// From where a change came: what an `originId` stands for. Kept in the vault, where it can be erased.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Origin {
+    /// Address of the client; empty where it is one of too many.
+    pub address: String,
+    /// `api`, `cli`, `dashboard`, …
+    pub door: String,
+}
+
+/// Who an `actorId` is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Actor {
+    kind: String,
+    name: String,
+}
+
+/// Why identities could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The chosen token could be guessed.
+    #[error(
+        "GUIDON_ADMIN_TOKEN has {actual} bytes; at least {MIN_TOKEN_BYTES} are needed. `openssl rand -hex 32` makes a good one."
+    )]
+    WeakToken {
+        /// Its length.
+        actual: usize,
+    },
+    /// The vault cannot be read or written.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// The vault holds something else where an identity should be.
+    #[error("the vault's record {0} is not what the server wrote there; restore the folder from a backup")]
+    Unreadable(String),
+}
+
+impl Identity {
+    /// Reads what the vault knows. The administrator's token is `chosen` if there is one, else the one made at the first
+    /// start; the answer holds that one when it was made now, which is the only time it can be shown. `secret` is what
+    /// credentials are derived from; the same at every start.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError`].
+    pub async fn open(
+        vault: Arc<dyn Vault>,
+        chosen: Option<&str>,
+        secret: [u8; 32],
+    ) -> Result<(Self, Option<Credential>), IdentityError> {
+        let (token, made) = match chosen.map(str::trim) {
+            Some(token) if token.len() < MIN_TOKEN_BYTES => {
+                return Err(IdentityError::WeakToken { actual: token.len() });
+            }
+            Some(token) => (SecretHash::of(token), None),
+            None => stored_token(&*vault).await?,
+        };
+        if vault.get(Kind::Actor, ADMINISTRATOR)?.is_none() {
+            let actor = Actor { kind: "token".to_owned(), name: "Administrator token".to_owned() };
+            vault.put(Kind::Actor, ADMINISTRATOR, json(&actor)).await?;
+        }
+        let mut origins = HashMap::new();
+        for id in vault.list(Kind::Origin) {
+            if let Some(value) = vault.get(Kind::Origin, &id)? {
+                let origin = serde_json::from_slice(&value).map_err(|_| IdentityError::Unreadable(id.clone()))?;
+                origins.insert(origin, id);
+            }
+        }
+        let origins = Mutex::new(origins);
+        Ok((Self { vault, administrator: ADMINISTRATOR.into(), token, secret, origins }, made))
+    }
+
+    /// Whether a presented token, hashed, is the administrator's. Constant time.
+    #[must_use]
+    pub fn is_administrator(&self, presented: &SecretHash) -> bool {
+        *presented == self.token
+    }
+
+    /// Identifier of the administrator.
+    #[must_use]
+    pub fn administrator_id(&self) -> Arc<str> {
+        Arc::clone(&self.administrator)
+    }
+
+    /// The credential that belongs to `context`: the same whenever it is asked for.
+    #[must_use]
+    pub fn derive_credential(&self, kind: CredentialKind, context: &[&str]) -> Credential {
+        Credential::derive(kind, &self.secret, context)
+    }
+
+    /// Names the author of a change by `principal`, who came from `address` by `door`.
+    ///
+    /// # Errors
+    ///
+    /// If a new origin cannot be recorded in the vault.
+    pub async fn author(&self, principal: &str, address: IpAddr, door: &str) -> Result<Author, VaultError> {
+        let origin_id = self.origin_id(Origin { address: address.to_string(), door: door.to_owned() }).await?;
+        Ok(Author { actor_id: principal.to_owned(), origin_id, principal: principal.to_owned() })
+    }
+
+    async fn origin_id(&self, mut origin: Origin) -> Result<String, VaultError> {
+        {
+            let origins = self.origins.lock();
+            if !origins.contains_key(&origin) && origins.len() >= MAX_ORIGINS {
+                origin.address = String::new();
+            }
+            if let Some(id) = origins.get(&origin) {
+                return Ok(id.clone());
+            }
+        }
+        // Two requests at once from one new place make two records, of which one stays in use: no harm.
+        let id = format!("origin-{}", &uuid::Uuid::new_v4().simple().to_string()[..16]);
+        self.vault.put(Kind::Origin, &id, json(&origin)).await?;
+        self.origins.lock().insert(origin, id.clone());
+        Ok(id)
+    }
+}
+
+async fn stored_token(vault: &dyn Vault) -> Result<(SecretHash, Option<Credential>), IdentityError> {
+    if let Some(stored) = vault.get(Kind::PasswordHash, ADMINISTRATOR)? {
+        let bytes = <[u8; 32]>::try_from(stored).map_err(|_| IdentityError::Unreadable(ADMINISTRATOR.to_owned()))?;
+        return Ok((SecretHash::from_bytes(bytes), None));
+    }
+    let made = Credential::generate(CredentialKind::Administrator, &mut rand::rng());
+    vault.put(Kind::PasswordHash, ADMINISTRATOR, made.hash().as_bytes().to_vec()).await?;
+    Ok((made.hash(), Some(made)))
+}
+
+fn json(value: &impl Serialize) -> Vec<u8> {
+    // Structs of strings always serialise.
+    serde_json::to_vec(value).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::vault::MemoryVault;
+
+    #[tokio::test]
+    async fn the_token_is_made_once_and_shown_once() {
+        let vault: Arc<dyn Vault> = Arc::new(MemoryVault::new());
+        let (first, made) = Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
+        let made = made.unwrap();
+        assert!(first.is_administrator(&SecretHash::of(made.reveal())));
+        let (second, again) = Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
+        assert!(again.is_none() && second.is_administrator(&SecretHash::of(made.reveal())));
+        let (chosen, _) = Identity::open(vault, Some("a-token-of-the-operator"), [1; 32]).await.unwrap();
+        assert!(chosen.is_administrator(&SecretHash::of("a-token-of-the-operator")));
+        assert!(!chosen.is_administrator(&SecretHash::of(made.reveal())));
+    }
+
+    #[tokio::test]
+    async fn a_short_token_is_refused() {
+        let opened = Identity::open(Arc::new(MemoryVault::new()), Some("short"), [1; 32]).await;
+        assert!(matches!(opened, Err(IdentityError::WeakToken { actual: 5 })));
+    }
+
+    #[tokio::test]
+    async fn an_origin_keeps_its_id_and_tells_nothing_by_it() {
+        let vault: Arc<dyn Vault> = Arc::new(MemoryVault::new());
+        let (identity, _) = Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
+        let address = "192.0.2.7".parse().unwrap();
+        let first = identity.author(ADMINISTRATOR, address, "api").await.unwrap();
+        assert_eq!(identity.author(ADMINISTRATOR, address, "api").await.unwrap(), first);
+        assert_ne!(identity.author(ADMINISTRATOR, address, "cli").await.unwrap().origin_id, first.origin_id);
+        assert!(!first.origin_id.contains("192"));
+        let (reopened, _) = Identity::open(vault, None, [1; 32]).await.unwrap();
+        assert_eq!(reopened.author(ADMINISTRATOR, address, "api").await.unwrap(), first);
+    }
+}

@@ -1,0 +1,7 @@
+//! Who calls: credentials, the administrator, and the people and places that journal entries name.
+
+mod administrator;
+pub mod credential;
+
+pub use administrator::{Identity, IdentityError, MIN_TOKEN_BYTES, Origin};
+pub use credential::{Credential, CredentialKind, MalformedCredential};
