@@ -1,6 +1,7 @@
 //! What the journal says, folded into memory, and kept on disk for a quick start.
 
 mod fold;
+mod folder;
 mod follower;
 mod keeper;
 mod object;
@@ -13,6 +14,7 @@ mod touched;
 mod world;
 
 pub use fold::{FoldError, KeySetSource, NoKeySets};
+pub use folder::{DataFolder, FolderLock};
 pub(crate) use follower::FetchedKeySets;
 pub use follower::{Follower, FollowerHealth, Publisher, Stopped};
 pub use keeper::{KeepHealth, KeepOptions, Keeper};
