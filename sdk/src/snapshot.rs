@@ -66,14 +66,14 @@ impl Snapshot {
     /// # Errors
     /// The bytes are not the JSON of a snapshot.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<SnapshotBody>(json).map(|body| Self::from_body(&body))
+        serde_json::from_slice::<SnapshotBody>(json).map(Self::from_body)
     }
 
     /// Compiles a snapshot.
     #[must_use]
-    pub fn from_body(body: &SnapshotBody) -> Self {
-        let mut snapshot = Self::empty(body.revision.clone(), &body.project, &body.environment);
-        snapshot.set(&body.flags, &body.segments);
+    pub fn from_body(body: SnapshotBody) -> Self {
+        let mut snapshot = Self::empty(body.revision, &body.project, &body.environment);
+        snapshot.set(body.flags, &body.segments);
         snapshot
     }
 
@@ -95,10 +95,10 @@ impl Snapshot {
             flags: flags.iter().map(serde_json::value::to_raw_value).collect::<Result<_, _>>()?,
             segments: segments.iter().map(serde_json::value::to_raw_value).collect::<Result<_, _>>()?,
         };
-        Ok(Self::from_body(&body))
+        Ok(Self::from_body(body))
     }
 
-    fn set(&mut self, flags: &[Box<RawValue>], segments: &[Box<RawValue>]) {
+    fn set(&mut self, flags: impl IntoIterator<Item = Box<RawValue>>, segments: &[Box<RawValue>]) {
         for segment in segments {
             self.keyless.extend(self.ruleset.set_segment_source(segment));
         }
@@ -133,7 +133,7 @@ impl Snapshot {
         for key in &patch.removed_segments {
             next.ruleset.remove_segment(key);
         }
-        next.set(&patch.flags, &patch.segments);
+        next.set(patch.flags.iter().cloned(), &patch.segments);
         for keys in &patch.segment_keys {
             if !next.ruleset.patch_segment_keys(keys) {
                 return Err(resync());
@@ -163,7 +163,7 @@ impl Snapshot {
         }
         let mut lists = Vec::new();
         for flag in self.ruleset.flag_sources() {
-            fresh.keyless.extend(fresh.ruleset.set_flag_source(flag, &mut lists));
+            fresh.keyless.extend(fresh.ruleset.set_flag_source(flag.to_owned(), &mut lists));
         }
         fresh
     }

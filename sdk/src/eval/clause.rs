@@ -2,7 +2,6 @@
 
 use std::cmp::Ordering;
 use std::net::IpAddr;
-use std::sync::Arc;
 
 use foldhash::fast::FixedState;
 use hashbrown::HashSet;
@@ -11,13 +10,13 @@ use regex::Regex;
 
 use super::instant::Instant;
 use super::version::Version;
-use crate::model::{AttributeValue, Context};
+use crate::model::{AttributeName, AttributeValue, Context};
 
 /// One condition on a context, ready to be tested.
 #[derive(Clone, Debug)]
 pub(crate) struct Clause {
     /// Name of the attribute; `None` is the targeting key.
-    pub(crate) attribute: Option<Arc<str>>,
+    pub(crate) attribute: Option<AttributeName>,
     pub(crate) negate: bool,
     pub(crate) test: Test,
 }
@@ -132,7 +131,7 @@ impl Clause {
     #[inline]
     pub(crate) fn test(&self, context: &Context<'_>) -> bool {
         match &self.attribute {
-            Some(name) => context.get(name).is_some_and(|value| self.test.value(value)),
+            Some(name) => context.look_up(name).is_some_and(|value| self.test.value(value)),
             None => context.targeting_key().is_some_and(|key| self.test.text(key)),
         }
     }

@@ -15,7 +15,9 @@ use super::clause::{Bound, Clause, LINEAR_STRINGS, Mixed, OwnedVersion, ShortTex
 use super::instant::Instant;
 use super::version::Version;
 use super::{allocation, symbols::Symbols};
-use crate::model::{self, EnvironmentFlag, FlagKind, Op, ProvenanceKind, Rollout, Serve, SlotRange, TARGETING_KEY};
+use crate::model::{
+    self, AttributeName, EnvironmentFlag, FlagKind, Op, ProvenanceKind, Rollout, Serve, SlotRange, TARGETING_KEY,
+};
 
 /// Largest compiled form of one regular expression, in bytes.
 pub const MAX_REGEX_BYTES: usize = 256 * 1024;
@@ -54,7 +56,21 @@ pub struct Variation {
     pub(crate) by: Option<ProvenanceKind>,
 }
 
+impl From<model::Variation> for Variation {
+    fn from(variation: model::Variation) -> Self {
+        let by = variation.provenance.map(|provenance| provenance.by);
+        Self { key: variation.key.into(), value: variation.value, by }
+    }
+}
+
 impl Variation {
+    /// Whether this is what compiling `variation` gives.
+    pub(crate) fn is(&self, variation: &model::Variation) -> bool {
+        *self.key == *variation.key
+            && self.value == variation.value
+            && self.by == variation.provenance.as_ref().map(|provenance| provenance.by)
+    }
+
     /// Key of the variation within its flag.
     #[must_use]
     pub fn key(&self) -> &str {
@@ -113,7 +129,7 @@ pub(crate) enum Outlet {
 pub(crate) struct CompiledRollout {
     pub(crate) salt: Salt,
     /// `None` is the targeting key.
-    pub(crate) bucket_by: Option<Arc<str>>,
+    pub(crate) bucket_by: Option<AttributeName>,
     pub(crate) ranges: Ranges,
 }
 
@@ -175,15 +191,7 @@ pub(crate) fn compile_flag(flag: EnvironmentFlag, symbols: &mut Symbols<'_>) -> 
         let message = format!("the value is not of the flag's kind, {}", flag.kind.as_str());
         return Err(Fault::new(format!("/variations/{index}/value"), "wrongKind", message));
     }
-    let variations: Vec<Variation> = flag
-        .variations
-        .into_iter()
-        .map(|variation| Variation {
-            key: variation.key.into(),
-            value: variation.value,
-            by: variation.provenance.map(|provenance| provenance.by),
-        })
-        .collect();
+    let variations = symbols.variations(flag.variations);
     let mut builder = FlagBuilder { variations: &variations, rollouts: Vec::new() };
     let off = builder.variation(&config.off_variation, || "/config/offVariation".to_owned())?;
     let gates = builder.gates(&config.prerequisites, &config.targets, symbols)?;
@@ -211,7 +219,7 @@ pub(crate) fn compile_flag(flag: EnvironmentFlag, symbols: &mut Symbols<'_>) -> 
         off,
         baseline: human.and_then(|index| u16::try_from(index).ok()).or((!off_is_ai).then_some(off)),
         fallthrough,
-        variations: symbols.variations(variations),
+        variations,
         rules: rules.into(),
         clauses: clauses.into(),
         rollouts,

@@ -21,9 +21,10 @@ pub const MAX_PREREQUISITES_EVALUATED: u32 = 1_000;
 pub struct Evaluation<'a> {
     flag: Option<&'a CompiledFlag>,
     variation: Option<&'a Variation>,
-    rule: Option<&'a str>,
+    rule: Option<&'a Rule>,
+    /// The rollout that decided.
+    rollout: Option<&'a CompiledRollout>,
     context: &'a Context<'a>,
-    unit: Option<Unit<'a>>,
     slot: Option<u32>,
     reason: Reason,
     error: Option<ErrorCode>,
@@ -37,8 +38,8 @@ impl<'a> Evaluation<'a> {
             flag: None,
             variation: None,
             rule: None,
+            rollout: None,
             context,
-            unit: None,
             slot: None,
             reason: Reason::Error,
             error: Some(error),
@@ -90,7 +91,7 @@ impl<'a> Evaluation<'a> {
     /// Id of the rule that matched.
     #[must_use]
     pub fn rule(&self) -> Option<&'a str> {
-        self.rule
+        self.rule.map(|rule| &*rule.id)
     }
 
     /// Slot of the unit, where a rollout decided.
@@ -102,7 +103,7 @@ impl<'a> Evaluation<'a> {
     /// The value the deciding rollout is bucketed by, else the targeting key.
     #[must_use]
     pub fn unit(&self) -> Option<Unit<'a>> {
-        self.unit.or_else(|| self.context.targeting_key().map(Unit::Text))
+        unit_of(self.rollout, self.context).or_else(|| self.context.targeting_key().map(Unit::Text))
     }
 
     /// Whether an AI model wrote the code behind the variation served.
@@ -251,14 +252,14 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
         flag: &'a CompiledFlag,
         position: u16,
         reason: Reason,
-        rule: Option<&'a str>,
+        rule: Option<&'a Rule>,
     ) -> Evaluation<'a> {
         Evaluation {
             flag: Some(flag),
             variation: flag.variations.get(usize::from(position)),
             rule,
+            rollout: None,
             context: self.context,
-            unit: None,
             slot: None,
             reason,
             error: None,
@@ -273,7 +274,6 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
         rule: Option<&'a Rule>,
         reason: Reason,
     ) -> Evaluation<'a> {
-        let rule = rule.map(|rule| &*rule.id);
         match serve {
             Outlet::Variation(position) => self.variation(flag, position, reason, rule),
             Outlet::Rollout(position) => match flag.rollouts.get(usize::from(position)) {
@@ -288,12 +288,9 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
         &mut self,
         flag: &'a CompiledFlag,
         rollout: &'a CompiledRollout,
-        rule: Option<&'a str>,
+        rule: Option<&'a Rule>,
     ) -> Evaluation<'a> {
-        let unit = match &rollout.bucket_by {
-            None => self.context.targeting_key().map(Unit::Text),
-            Some(name) => self.context.get(name).and_then(Unit::of),
-        };
+        let unit = unit_of(Some(rollout), self.context);
         let Some(unit) = unit else {
             self.visitor.rollout(rollout, None, None);
             return Evaluation {
@@ -308,7 +305,7 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
             return Evaluation { flag: Some(flag), rule, ..Evaluation::failed(ErrorCode::General, self.context) };
         };
         let served = self.variation(flag, owner, Reason::Split, rule);
-        Evaluation { unit: Some(unit), slot: Some(bucket.slot), ..served }
+        Evaluation { rollout: Some(rollout), slot: Some(bucket.slot), ..served }
     }
 
     #[cold]
@@ -393,6 +390,15 @@ impl<'a> Engine<'a, ()> {
         // A prerequisite whose own prerequisites fail counts as off, like one that is switched off.
         let served = self.flag(flag, depth);
         if served.reason == Reason::Disabled { None } else { served.variation }
+    }
+}
+
+/// What `rollout` is bucketed by in this context: the targeting key where there is no rollout.
+#[inline]
+fn unit_of<'a>(rollout: Option<&CompiledRollout>, context: &'a Context<'a>) -> Option<Unit<'a>> {
+    match rollout.and_then(|rollout| rollout.bucket_by.as_ref()) {
+        None => context.targeting_key().map(Unit::Text),
+        Some(name) => context.look_up(name).and_then(Unit::of),
     }
 }
 

@@ -31,4 +31,3 @@ pub use trace::{
 pub(crate) use compile::{Fault, compile_test};
 pub(crate) use instant::is_date;
 pub(crate) use ruleset::SegmentSource;
-use ruleset::{FlagSlot, SegmentSlot};

@@ -244,20 +244,19 @@ impl Ruleset {
     /// Puts a flag in from its unparsed definition. A definition without a readable key is told by the answer.
     pub(crate) fn set_flag_source(
         &mut self,
-        source: &RawValue,
+        source: Box<RawValue>,
         lists: &mut Vec<Arc<[Variation]>>,
     ) -> Option<DefinitionProblem> {
         match serde_json::from_str::<EnvironmentFlag>(source.get()) {
             Ok(flag) => {
-                self.set_flag(flag, Some(source.to_owned()), lists);
+                self.set_flag(flag, Some(source), lists);
                 None
             }
             Err(error) => {
                 let fault = Fault::new("", "unreadable", error);
-                let Some(key) = key_of(source) else { return Some(keyless("flag", fault)) };
-                let position = self.flags.reserve(&key, || FlagSlot::missing(&key));
+                let Some(key) = key_of(&source) else { return Some(keyless("flag", fault)) };
                 let state = FlagState::Broken(Box::new(fault));
-                self.flags.set(position, FlagSlot { key: key.into(), state, source: Some(source.to_owned()) });
+                self.flags.put(FlagSlot { key: key.into(), state, source: Some(source) });
                 None
             }
         }
@@ -271,8 +270,7 @@ impl Ruleset {
             Ok(compiled) => FlagState::Ready(compiled),
             Err(fault) => FlagState::Broken(Box::new(fault)),
         };
-        let position = self.flags.reserve(&key, || FlagSlot::missing(&key));
-        self.flags.set(position, FlagSlot { key: key.into(), state, source });
+        self.flags.put(FlagSlot { key: key.into(), state, source });
     }
 
     pub(crate) fn remove_flag(&mut self, key: &str) {
@@ -290,9 +288,8 @@ impl Ruleset {
             Err(error) => {
                 let fault = Fault::new("", "unreadable", error);
                 let Some(key) = key_of(source) else { return Some(keyless("segment", fault)) };
-                let position = self.segments.reserve(&key, || SegmentSlot::missing(&key));
                 let state = SegmentState::Unreadable(Box::new((fault, source.to_owned())));
-                self.segments.set(position, SegmentSlot { key: key.into(), state });
+                self.segments.put(SegmentSlot { key: key.into(), state });
                 None
             }
         }
@@ -304,10 +301,9 @@ impl Ruleset {
         let mut lists = Vec::new();
         let mut symbols = Symbols { names: &mut self.names, lists: &mut lists, flags: &mut self.flags, segments: None };
         let rules = compile_segment_rules(&segment, &mut symbols).map_err(Box::new);
-        let position = self.segments.reserve(&segment.key, || SegmentSlot::missing(&segment.key));
         let key = segment.key.as_str().into();
         let compiled = CompiledSegment { included, excluded, rules, definition: Arc::new(segment) };
-        self.segments.set(position, SegmentSlot { key, state: SegmentState::Known(compiled) });
+        self.segments.put(SegmentSlot { key, state: SegmentState::Known(compiled) });
     }
 
     pub(crate) fn remove_segment(&mut self, key: &str) {

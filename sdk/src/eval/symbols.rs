@@ -6,7 +6,9 @@ use foldhash::fast::FixedState;
 use hashbrown::HashSet;
 
 use super::compile::Variation;
-use super::{FlagSlot, SegmentSlot, table::Table};
+use super::ruleset::{FlagSlot, SegmentSlot};
+use super::table::Table;
+use crate::model::{self, AttributeName};
 
 /// Most lists of variations that are remembered for sharing; flags past it have lists of their own.
 const MAX_SHARED_LISTS: usize = 16;
@@ -17,7 +19,7 @@ pub(super) type Names = HashSet<Arc<str>, FixedState>;
 /// Resolves names and keys while definitions are compiled.
 pub(crate) struct Symbols<'a> {
     pub(super) names: &'a mut Arc<Names>,
-    /// Lists of variations that occurred, most recent last: most flags are `on` and `off`.
+    /// The first lists of variations that occurred: most flags are `on` and `off`.
     pub(super) lists: &'a mut Vec<Arc<[Variation]>>,
     pub(super) flags: &'a mut Table<FlagSlot>,
     /// `None` while segments are compiled: their rules may not refer to segments.
@@ -26,13 +28,13 @@ pub(crate) struct Symbols<'a> {
 
 impl Symbols<'_> {
     /// The one copy of an attribute name.
-    pub(super) fn name(&mut self, name: &str) -> Arc<str> {
+    pub(super) fn name(&mut self, name: &str) -> AttributeName {
         if let Some(known) = self.names.get(name) {
-            return Arc::clone(known);
+            return AttributeName::new(Arc::clone(known));
         }
         let name: Arc<str> = name.into();
         Arc::make_mut(self.names).insert(Arc::clone(&name));
-        name
+        AttributeName::new(name)
     }
 
     /// Position of a flag, reserved if the flag is not known (yet).
@@ -45,12 +47,15 @@ impl Symbols<'_> {
         Some(self.segments.as_mut()?.reserve(key, || SegmentSlot::missing(key)))
     }
 
-    /// The one copy of a list of variations, as far as lists are remembered.
-    pub(super) fn variations(&mut self, variations: Vec<Variation>) -> Arc<[Variation]> {
-        if let Some(known) = self.lists.iter().find(|known| ***known == *variations) {
+    /// The compiled form of a list of variations: the one copy of it, as far as lists are remembered.
+    pub(super) fn variations(&mut self, variations: Vec<model::Variation>) -> Arc<[Variation]> {
+        let same = |known: &&Arc<[Variation]>| {
+            known.len() == variations.len() && known.iter().zip(&variations).all(|(known, new)| known.is(new))
+        };
+        if let Some(known) = self.lists.iter().find(same) {
             return Arc::clone(known);
         }
-        let list: Arc<[Variation]> = variations.into();
+        let list: Arc<[Variation]> = variations.into_iter().map(Variation::from).collect();
         if self.lists.len() < MAX_SHARED_LISTS {
             self.lists.push(Arc::clone(&list));
         }

@@ -14,11 +14,14 @@ pub(super) trait Keyed {
     fn key(&self) -> &str;
 }
 
-/// Items by key and by position. A clone shares everything; changing an item copies its chunk and the list of chunks.
+/// [`CHUNK`] places, of which the last chunk's may be free.
+type Chunk<T> = Arc<[Option<Arc<T>>]>;
+
+/// Items by key and by position. A clone copies the list of chunks; changing an item copies its chunk.
 #[derive(Debug)]
 pub(super) struct Table<T> {
     index: Arc<HashTable<Entry>>,
-    chunks: Arc<Vec<Arc<Vec<Arc<T>>>>>,
+    chunks: Vec<Chunk<T>>,
     len: usize,
 }
 
@@ -31,13 +34,13 @@ struct Entry {
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
-        Self { index: Arc::clone(&self.index), chunks: Arc::clone(&self.chunks), len: self.len }
+        Self { index: Arc::clone(&self.index), chunks: self.chunks.clone(), len: self.len }
     }
 }
 
 impl<T> Default for Table<T> {
     fn default() -> Self {
-        Self { index: Arc::default(), chunks: Arc::default(), len: 0 }
+        Self { index: Arc::default(), chunks: Vec::new(), len: 0 }
     }
 }
 
@@ -47,9 +50,9 @@ fn tag_of(hash: u64) -> u32 {
 }
 
 #[inline]
-fn at<T>(chunks: &[Arc<Vec<Arc<T>>>], position: u32) -> Option<&Arc<T>> {
+fn at<T>(chunks: &[Chunk<T>], position: u32) -> Option<&Arc<T>> {
     let position = position as usize;
-    chunks.get(position / CHUNK)?.get(position % CHUNK)
+    chunks.get(position / CHUNK)?.get(position % CHUNK)?.as_ref()
 }
 
 impl<T: Keyed> Table<T> {
@@ -86,31 +89,44 @@ impl<T: Keyed> Table<T> {
         if let Some((position, _)) = self.find(key) {
             return position;
         }
+        self.push(make())
+    }
+
+    /// Puts an item under its key, in place of what is there.
+    pub(super) fn put(&mut self, item: T) -> u32 {
+        match self.find(item.key()) {
+            Some((position, _)) => {
+                self.set(position, item);
+                position
+            }
+            None => self.push(item),
+        }
+    }
+
+    fn push(&mut self, item: T) -> u32 {
         let position = u32::try_from(self.len).unwrap_or(u32::MAX);
-        let chunks = Arc::make_mut(&mut self.chunks);
+        let hash = hash_key(item.key());
         if self.len.is_multiple_of(CHUNK) {
-            chunks.push(Arc::new(Vec::new()));
+            self.chunks.push((0..CHUNK).map(|_| None).collect());
         }
-        if let Some(last) = chunks.last_mut() {
-            Arc::make_mut(last).push(Arc::new(make()));
-        }
-        let hash = hash_key(key);
+        self.len += 1;
+        self.set(position, item);
+        let chunks = &self.chunks;
         let rehash = |entry: &Entry| at(chunks, entry.position).map_or(0, |item| hash_key(item.key()));
         Arc::make_mut(&mut self.index).insert_unique(hash, Entry { tag: tag_of(hash), position }, rehash);
-        self.len += 1;
         position
     }
 
     pub(super) fn set(&mut self, position: u32, item: T) {
         let index = position as usize;
-        if let Some(chunk) = Arc::make_mut(&mut self.chunks).get_mut(index / CHUNK)
+        if let Some(chunk) = self.chunks.get_mut(index / CHUNK)
             && let Some(place) = Arc::make_mut(chunk).get_mut(index % CHUNK)
         {
-            *place = Arc::new(item);
+            *place = Some(Arc::new(item));
         }
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &T> {
-        self.chunks.iter().flat_map(|chunk| chunk.iter()).map(|item| &**item)
+        self.chunks.iter().flat_map(|chunk| chunk.iter()).flatten().map(|item| &**item)
     }
 }

@@ -17,7 +17,57 @@ pub const TARGETING_KEY: &str = "targetingKey";
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Context<'a> {
     targeting_key: Option<Cow<'a, str>>,
-    attributes: Vec<(Cow<'a, str>, AttributeValue<'a>)>,
+    attributes: Vec<Attribute<'a>>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Attribute<'a> {
+    /// The name's first bytes, so that most look-ups never read the name itself.
+    head: u64,
+    name: Cow<'a, str>,
+    value: AttributeValue<'a>,
+}
+
+/// First eight bytes of a name, zero-padded: with the length it is the whole of a short name.
+#[inline]
+fn head_of(name: &str) -> u64 {
+    let bytes = name.as_bytes();
+    match (bytes.first_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
+        (Some(first), _, _) => u64::from_le_bytes(*first),
+        (None, Some(first), Some(last)) => {
+            let shift = (bytes.len() - 4) * 8;
+            u64::from(u32::from_le_bytes(*first)) | (u64::from(u32::from_le_bytes(*last)) << shift)
+        }
+        _ => bytes.iter().rev().fold(0, |head, byte| (head << 8) | u64::from(*byte)),
+    }
+}
+
+/// Whether two names of one length and head are equal.
+#[inline]
+fn rest_is_equal(left: &str, right: &str) -> bool {
+    let (left, right) = (left.as_bytes(), right.as_bytes());
+    match left.len() {
+        0..=8 => true,
+        9..=16 => left.last_chunk::<8>() == right.last_chunk::<8>(),
+        _ => left == right,
+    }
+}
+
+/// The name of an attribute, made ready to be looked up in many contexts.
+#[derive(Clone, Debug)]
+pub(crate) struct AttributeName {
+    head: u64,
+    name: std::sync::Arc<str>,
+}
+
+impl AttributeName {
+    pub(crate) fn new(name: std::sync::Arc<str>) -> Self {
+        Self { head: head_of(&name), name }
+    }
+
+    pub(crate) fn as_str(&self) -> &str {
+        &self.name
+    }
 }
 
 /// Value of a context attribute.
@@ -33,9 +83,9 @@ pub enum AttributeValue<'a> {
     /// A string, also one that holds a time, a version or an address.
     String(Cow<'a, str>),
     /// A list: a clause matches it if any element does.
-    Array(Vec<AttributeValue<'a>>),
+    Array(Box<[AttributeValue<'a>]>),
     /// A structure: carried, and matched by no operator but `exists`.
-    Object(serde_json::Map<String, Value>),
+    Object(Box<serde_json::Map<String, Value>>),
 }
 
 impl<'a> Context<'a> {
@@ -53,25 +103,48 @@ impl<'a> Context<'a> {
 
     /// Adds an attribute, replacing one of the same name. [`TARGETING_KEY`] sets the targeting key, if the value is a string.
     #[must_use]
+    #[inline]
     pub fn with(mut self, name: impl Into<Cow<'a, str>>, value: impl Into<AttributeValue<'a>>) -> Self {
         self.set(name.into(), value.into());
         self
     }
 
+    #[inline]
     fn set(&mut self, name: Cow<'a, str>, value: AttributeValue<'a>) {
         if name == TARGETING_KEY {
             self.targeting_key = match value {
                 AttributeValue::String(key) if !key.is_empty() => Some(key),
                 _ => None,
             };
-        } else if let Some(slot) = self.attributes.iter_mut().find(|(known, _)| *known == name) {
-            slot.1 = value;
-        } else {
-            if self.attributes.capacity() == 0 {
-                self.attributes.reserve_exact(8);
-            }
-            self.attributes.push((name, value));
+            return;
         }
+        let head = head_of(&name);
+        if let Some(position) = self.position(head, &name) {
+            if let Some(attribute) = self.attributes.get_mut(position) {
+                attribute.value = value;
+            }
+            return;
+        }
+        if self.attributes.capacity() == 0 {
+            self.attributes.reserve_exact(8);
+        }
+        self.attributes.push(Attribute { head, name, value });
+    }
+
+    #[inline]
+    fn position(&self, head: u64, name: &str) -> Option<usize> {
+        self.attributes
+            .iter()
+            .position(|known| known.head == head && known.name.len() == name.len() && rest_is_equal(&known.name, name))
+    }
+
+    /// As [`Context::get`], by a name made ready.
+    #[inline]
+    pub(crate) fn look_up(&self, name: &AttributeName) -> Option<&AttributeValue<'a>> {
+        let found = self.attributes.iter().find(|known| {
+            known.head == name.head && known.name.len() == name.name.len() && rest_is_equal(&known.name, &name.name)
+        });
+        found.map(|attribute| &attribute.value)
     }
 
     /// The targeting key, if there is one.
@@ -83,12 +156,12 @@ impl<'a> Context<'a> {
     /// The attribute of this name. The targeting key is not among the attributes.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&AttributeValue<'a>> {
-        self.attributes.iter().find(|(known, _)| known == name).map(|(_, value)| value)
+        self.position(head_of(name), name).and_then(|position| self.attributes.get(position)).map(|known| &known.value)
     }
 
     /// All attributes, in the order they were added.
     pub fn attributes(&self) -> impl Iterator<Item = (&str, &AttributeValue<'a>)> {
-        self.attributes.iter().map(|(name, value)| (name.as_ref(), value))
+        self.attributes.iter().map(|attribute| (attribute.name.as_ref(), &attribute.value))
     }
 
     /// A copy that borrows nothing.
@@ -99,7 +172,11 @@ impl<'a> Context<'a> {
             attributes: self
                 .attributes
                 .into_iter()
-                .map(|(name, value)| (Cow::Owned(name.into_owned()), value.into_owned()))
+                .map(|attribute| Attribute {
+                    head: attribute.head,
+                    name: Cow::Owned(attribute.name.into_owned()),
+                    value: attribute.value.into_owned(),
+                })
                 .collect(),
         }
     }
@@ -114,7 +191,7 @@ impl AttributeValue<'_> {
             Self::Bool(value) => AttributeValue::Bool(value),
             Self::Number(value) => AttributeValue::Number(value),
             Self::String(value) => AttributeValue::String(Cow::Owned(value.into_owned())),
-            Self::Array(values) => AttributeValue::Array(values.into_iter().map(Self::into_owned).collect()),
+            Self::Array(values) => AttributeValue::Array(values.into_iter().map(AttributeValue::into_owned).collect()),
             Self::Object(map) => AttributeValue::Object(map),
         }
     }
@@ -187,7 +264,7 @@ impl From<Value> for AttributeValue<'_> {
             Value::Number(value) => value.as_f64().map_or(Self::Null, Self::Number),
             Value::String(value) => Self::String(Cow::Owned(value)),
             Value::Array(values) => Self::Array(values.into_iter().map(Into::into).collect()),
-            Value::Object(map) => Self::Object(map),
+            Value::Object(map) => Self::Object(Box::new(map)),
         }
     }
 }
@@ -229,5 +306,47 @@ impl<'de> Deserialize<'de> for Context<'static> {
         }
 
         deserializer.deserialize_map(FlatObject)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn attributes_are_found_by_their_whole_name(names in proptest::collection::vec("[ab]{0,20}", 0..12)) {
+            let mut context = Context::anonymous();
+            let mut model = std::collections::BTreeMap::new();
+            for (position, name) in names.iter().enumerate() {
+                context = context.with(name.as_str(), position);
+                model.insert(name.as_str(), position);
+            }
+            prop_assert_eq!(context.attributes().count(), model.len());
+            for (name, position) in model {
+                prop_assert_eq!(context.get(name), Some(&AttributeValue::from(position)));
+                prop_assert_eq!(context.look_up(&AttributeName::new(name.into())), context.get(name));
+            }
+            prop_assert_eq!(context.get("abc"), None);
+        }
+    }
+
+    #[test]
+    fn values_are_as_small_as_a_string() {
+        assert_eq!(size_of::<AttributeValue<'_>>(), 24);
+    }
+
+    #[test]
+    fn json_form_is_flat_and_refuses_a_key_that_is_no_string() {
+        let json = r#"{"targetingKey":"u","a":1,"list":["x",2],"nothing":null}"#;
+        let context: Context<'static> = serde_json::from_str(json).unwrap();
+        assert_eq!(context.targeting_key(), Some("u"));
+        assert_eq!(
+            serde_json::to_value(&context).unwrap(),
+            serde_json::from_str::<Value>(&json.replace(":1,", ":1.0,").replace("2]", "2.0]")).unwrap()
+        );
+        assert!(serde_json::from_str::<Context<'static>>(r#"{"targetingKey":5}"#).is_err());
     }
 }
