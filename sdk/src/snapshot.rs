@@ -66,12 +66,16 @@ impl Snapshot {
     /// # Errors
     /// The bytes are not the JSON of a snapshot.
     pub fn parse(json: &[u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<SnapshotBody>(json).map(Self::from_body)
+        serde_json::from_slice::<SnapshotBody>(json).map(Self::compile)
     }
 
     /// Compiles a snapshot.
     #[must_use]
-    pub fn from_body(body: SnapshotBody) -> Self {
+    pub fn from_body(body: &SnapshotBody) -> Self {
+        Self::compile(body.clone())
+    }
+
+    fn compile(body: SnapshotBody) -> Self {
         let mut snapshot = Self::empty(body.revision, &body.project, &body.environment);
         snapshot.set(body.flags, &body.segments);
         snapshot
@@ -95,7 +99,7 @@ impl Snapshot {
             flags: flags.iter().map(serde_json::value::to_raw_value).collect::<Result<_, _>>()?,
             segments: segments.iter().map(serde_json::value::to_raw_value).collect::<Result<_, _>>()?,
         };
-        Ok(Self::from_body(body))
+        Ok(Self::compile(body))
     }
 
     fn set(&mut self, flags: impl IntoIterator<Item = Box<RawValue>>, segments: &[Box<RawValue>]) {

@@ -204,7 +204,7 @@ impl Driver {
             Action::Send(message) => return self.send(&message),
             Action::ApplySnapshot(body) => {
                 let flags = body.flags.len();
-                let snapshot = Snapshot::from_body(body);
+                let snapshot = Snapshot::from_body(&body);
                 tracing::info!(revision = %snapshot.revision(), flags, "serving a snapshot");
                 return Some(self.serve(snapshot, None));
             }

@@ -264,6 +264,36 @@ mod tests {
         assert_eq!(verification_value(by_crate_32), 0xB0F5_7EE3);
     }
 
+    /// Vectors made by others, where the folder that holds them is named.
+    #[test]
+    #[allow(clippy::print_stdout, reason = "what was not run is said")]
+    fn hash_agrees_with_outside_vectors() {
+        #[derive(serde::Deserialize)]
+        struct Outside {
+            vectors: Vec<Vector>,
+        }
+        #[derive(serde::Deserialize)]
+        struct Vector {
+            key_hex: String,
+            seed: u32,
+            x64_128_hex: String,
+        }
+        let Some(folder) = std::env::var_os("GUIDON_CONFORMANCE") else {
+            println!("GUIDON_CONFORMANCE is not set: the outside MurmurHash3 vectors were not run");
+            return;
+        };
+        let path = std::path::Path::new(&folder).join("murmur3/vectors.json");
+        let outside: Outside = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert!(!outside.vectors.is_empty());
+        for Vector { key_hex, seed, x64_128_hex } in outside.vectors {
+            let key: Vec<u8> = (0..key_hex.len() / 2)
+                .map(|at| u8::from_str_radix(&key_hex[at * 2..at * 2 + 2], 16).unwrap())
+                .collect();
+            let digest: String = x64_128(&key, seed.into()).iter().map(|byte| format!("{byte:02x}")).collect();
+            assert_eq!(digest, x64_128_hex, "key {key_hex}, seed {seed}");
+        }
+    }
+
     #[test]
     fn units_are_strings_and_exact_integers() {
         let unit = |value: AttributeValue<'static>| Unit::of(&value).map(|unit| unit.to_text().into_owned());

@@ -154,6 +154,7 @@ impl Test {
     }
 
     /// An element of a list; lists and structures within a list match nothing.
+    #[inline(never)]
     fn element(&self, value: &AttributeValue<'_>) -> bool {
         match value {
             AttributeValue::String(text) => self.text(text),
@@ -175,17 +176,18 @@ impl Test {
             Self::Release(bound, numbers) => Version::parse(text).is_some_and(|version| {
                 bound.admits(version.precedence(&Version { numbers: *numbers, pre_release: "" }))
             }),
+            Self::Contains(values) => values.iter().any(|value| text.contains(&**value)),
+            Self::StartsWith(values) => values.iter().any(|value| text.starts_with(&**value)),
+            Self::EndsWith(values) => values.iter().any(|value| text.ends_with(&**value)),
             _ => self.rare_text(text),
         }
     }
 
+    #[inline(never)]
     fn rare_text(&self, text: &str) -> bool {
         match self {
             Self::Exists => true,
             Self::Mixed(values) => values.strings.contains(text),
-            Self::Contains(values) => values.iter().any(|value| text.contains(&**value)),
-            Self::StartsWith(values) => values.iter().any(|value| text.starts_with(&**value)),
-            Self::EndsWith(values) => values.iter().any(|value| text.ends_with(&**value)),
             Self::Matches(patterns) => patterns.iter().any(|pattern| pattern.is_match(text)),
             Self::Versions(any) => {
                 let (bound, versions) = &**any;
@@ -202,6 +204,7 @@ impl Test {
         }
     }
 
+    #[inline]
     fn number(&self, number: f64) -> bool {
         match self {
             Self::Exists => true,
@@ -214,6 +217,7 @@ impl Test {
         }
     }
 
+    #[inline]
     fn boolean(&self, boolean: bool) -> bool {
         match self {
             Self::Exists => true,

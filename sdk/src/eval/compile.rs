@@ -129,7 +129,7 @@ pub(crate) enum Outlet {
 pub(crate) struct CompiledRollout {
     pub(crate) salt: Salt,
     /// `None` is the targeting key.
-    pub(crate) bucket_by: Option<AttributeName>,
+    pub(crate) bucket_by: Option<Box<AttributeName>>,
     pub(crate) ranges: Ranges,
 }
 
@@ -316,7 +316,7 @@ impl FlagBuilder<'_> {
         } else {
             Ranges::Many(owners.into())
         };
-        let bucket_by = (rollout.bucket_by != TARGETING_KEY).then(|| symbols.name(&rollout.bucket_by));
+        let bucket_by = (rollout.bucket_by != TARGETING_KEY).then(|| Box::new(symbols.name(&rollout.bucket_by)));
         Ok(CompiledRollout { salt: Salt::new(&rollout.salt), bucket_by, ranges })
     }
 }

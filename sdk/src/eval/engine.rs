@@ -396,7 +396,7 @@ impl<'a> Engine<'a, ()> {
 /// What `rollout` is bucketed by in this context: the targeting key where there is no rollout.
 #[inline]
 fn unit_of<'a>(rollout: Option<&CompiledRollout>, context: &'a Context<'a>) -> Option<Unit<'a>> {
-    match rollout.and_then(|rollout| rollout.bucket_by.as_ref()) {
+    match rollout.and_then(|rollout| rollout.bucket_by.as_deref()) {
         None => context.targeting_key().map(Unit::Text),
         Some(name) => context.look_up(name).and_then(Unit::of),
     }

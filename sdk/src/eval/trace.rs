@@ -264,7 +264,7 @@ impl<'a> Visitor<'a> for Steps<'a> {
             Some(SlotRange { variation: variation.key().to_owned(), start, end })
         });
         self.rollout = Some(RolloutStep {
-            bucket_by: rollout.bucket_by.as_ref().map_or(TARGETING_KEY, AttributeName::as_str).to_owned(),
+            bucket_by: rollout.bucket_by.as_deref().map_or(TARGETING_KEY, AttributeName::as_str).to_owned(),
             unit: unit.map(|unit| unit.to_text().into_owned()),
             hash: bucket.map(|bucket| format!("{:016x}", bucket.hash)),
             slot: bucket.map(|bucket| bucket.slot),

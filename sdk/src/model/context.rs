@@ -29,7 +29,7 @@ struct Attribute<'a> {
 }
 
 /// First eight bytes of a name, zero-padded: with the length it is the whole of a short name.
-#[inline]
+#[inline(always)]
 fn head_of(name: &str) -> u64 {
     let bytes = name.as_bytes();
     match (bytes.first_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
@@ -103,13 +103,14 @@ impl<'a> Context<'a> {
 
     /// Adds an attribute, replacing one of the same name. [`TARGETING_KEY`] sets the targeting key, if the value is a string.
     #[must_use]
-    #[inline]
+    #[inline(always)]
     pub fn with(mut self, name: impl Into<Cow<'a, str>>, value: impl Into<AttributeValue<'a>>) -> Self {
         self.set(name.into(), value.into());
         self
     }
 
-    #[inline]
+    /// Inlined, so that of a literal name the length, the head and the comparison with [`TARGETING_KEY`] are constants.
+    #[inline(always)]
     fn set(&mut self, name: Cow<'a, str>, value: AttributeValue<'a>) {
         if name == TARGETING_KEY {
             self.targeting_key = match value {
@@ -125,10 +126,16 @@ impl<'a> Context<'a> {
             }
             return;
         }
-        if self.attributes.capacity() == 0 {
-            self.attributes.reserve_exact(8);
+        if self.attributes.len() == self.attributes.capacity() {
+            self.grow();
         }
         self.attributes.push(Attribute { head, name, value });
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&mut self) {
+        self.attributes.reserve_exact(self.attributes.len().max(8));
     }
 
     #[inline]
