@@ -84,7 +84,7 @@ impl TestClient {
     #[must_use]
     pub fn new() -> Self {
         let evaluated = Arc::default();
-        let (client, exposures) = Client::offline(vec![Arc::new(Recording(Arc::clone(&evaluated)))], MAX_RECORDED);
+        let (client, exposures) = Client::recording(vec![Arc::new(Recording(Arc::clone(&evaluated)))], MAX_RECORDED);
         let test = Self { client, flags: Mutex::default(), evaluated, exposures: Mutex::new(exposures) };
         test.serve(&mut lock(&test.flags));
         test

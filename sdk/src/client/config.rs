@@ -16,6 +16,9 @@ use crate::protocol::{Hello, PROTOCOL_VERSION};
 /// Most exposures that may wait to be sent, unless the builder says otherwise.
 pub const DEFAULT_EXPOSURE_QUEUE: usize = 10_000;
 
+/// Longest application name, version, commit, image or instance id, in bytes: what the server takes.
+pub const MAX_NAME_BYTES: usize = 256;
+
 /// Sets up a [`Client`]; made by [`Client::builder`]. Every option has a default.
 #[must_use = "a builder does nothing until connect() is awaited"]
 pub struct ClientBuilder {
@@ -264,7 +267,22 @@ impl ClientBuilder {
         super::bootstrap::scope(&self.address, &self.sdk_key)
     }
 
+    fn check_names(&self) -> Result<(), ConfigError> {
+        let hello = &self.hello;
+        let names = [
+            ("application()", &hello.application),
+            ("version()", &hello.version),
+            ("commit()", &hello.commit),
+            ("image()", &hello.image),
+            ("instance()", &hello.instance),
+        ];
+        let wrong = names.into_iter().find(|(_, text)| text.len() > MAX_NAME_BYTES);
+        let wrong = wrong.map(|(name, _)| name).or(hello.instance.is_empty().then_some("instance()"));
+        wrong.map_or(Ok(()), |name| Err(ConfigError::Name(name)))
+    }
+
     pub(super) fn transport(&self) -> Result<Transport, ConfigError> {
+        self.check_names()?;
         let endpoint = Endpoint::parse(&self.address, self.allow_plaintext)?;
         let usable = !self.sdk_key.is_empty() && self.sdk_key.bytes().all(|byte| byte.is_ascii_graphic());
         let authorization = HeaderValue::try_from(format!("Bearer {}", self.sdk_key));

@@ -23,6 +23,9 @@ use crate::snapshot::{ApplyError, Snapshot};
 /// Longest that a websocket may take to write what is queued and say goodbye when the client is closed.
 const GOODBYE: Duration = Duration::from_secs(1);
 
+/// A batch that is not stored this long after it was sent is sent again: the server may have had no room on its disk.
+const RESEND_AFTER: Duration = Duration::from_secs(10);
+
 /// What a client asks of its task. When the last client is gone the task ends.
 pub(super) enum Control {
     /// Answer once everything recorded by now is stored.
@@ -56,6 +59,8 @@ pub(super) struct Driver {
     post: Pending<Posted>,
     /// The last post failed: the next one waits for its interval.
     post_failed: bool,
+    /// Number of the oldest batch that is not stored, and since when it is the oldest, or was sent again.
+    awaited: Option<(u64, Instant)>,
     /// Each with the count of exposures that must be settled.
     flushes: Vec<(u64, oneshot::Sender<()>)>,
     settings: ExposureSettings,
@@ -94,6 +99,7 @@ impl Driver {
             poll: None,
             post: None,
             post_failed: false,
+            awaited: None,
             flushes: Vec::new(),
             settings: parts.settings,
             started,
@@ -146,7 +152,21 @@ impl Driver {
         if self.next_send <= now {
             self.next_send = now + self.settings.interval;
             self.post_failed = false;
+            self.send_late_again(now);
             self.send_exposures(true);
+        }
+    }
+
+    fn send_late_again(&mut self, now: Instant) {
+        let oldest = self.outbox.oldest().map(|batch| batch.batch);
+        match (oldest, self.awaited) {
+            (Some(oldest), Some((awaited, since))) if oldest == awaited => {
+                if now >= since + RESEND_AFTER {
+                    self.outbox.link_lost();
+                    self.awaited = Some((oldest, now));
+                }
+            }
+            (oldest, _) => self.awaited = oldest.map(|oldest| (oldest, now)),
         }
     }
 

@@ -9,12 +9,13 @@ use tokio::sync::{Notify, mpsc};
 use crate::eval::Unit;
 use crate::protocol::{Exposure, ExposureBatch};
 
-/// Longest unit that is recorded, in bytes; exposures of longer ones count as dropped.
-pub const MAX_UNIT_BYTES: usize = 4096;
+/// Longest unit that is recorded, in bytes: what the server takes. Exposures of longer ones count as dropped.
+pub const MAX_UNIT_BYTES: usize = 1024;
 /// Batches that may be under way, not yet stored.
 pub const MAX_BATCHES_IN_FLIGHT: usize = 4;
-/// A batch is closed once its texts sum to this many bytes, whatever the number of its items.
-pub const MAX_BATCH_BYTES: usize = 256 << 10;
+/// A batch is closed once its texts sum to this many bytes, whatever the number of its items: with every byte escaped in JSON
+/// it is still below the megabyte that the server takes.
+pub const MAX_BATCH_BYTES: usize = 96 << 10;
 /// Items of a batch, until the server names its limit.
 const DEFAULT_BATCH_ITEMS: usize = 500;
 /// Slots of the table of what was recorded lately: 512 KiB. With more active triples than slots, some are recorded more than
@@ -222,7 +223,9 @@ impl Outbox {
         let mut bytes = 0;
         while items.len() < self.max_items && bytes < MAX_BATCH_BYTES {
             let Ok(exposure) = queue.try_recv() else { break };
-            bytes += exposure.unit.len() + exposure.flag.len() + exposure.assigned.len() + exposure.delivered.len();
+            let rule = exposure.rule.as_ref().map_or(0, String::len);
+            bytes +=
+                exposure.unit.len() + exposure.flag.len() + exposure.assigned.len() + exposure.delivered.len() + rule;
             items.push(exposure);
         }
         items

@@ -30,7 +30,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use bootstrap::MAX_FILE_BYTES;
-pub use config::{ClientBuilder, DEFAULT_EXPOSURE_QUEUE};
+pub use config::{ClientBuilder, DEFAULT_EXPOSURE_QUEUE, MAX_NAME_BYTES};
 pub use connection::{BoxFuture, Connector, Io, MAX_MESSAGE_BYTES, TcpConnector};
 pub use endpoint::ConfigError;
 pub use exposures::{MAX_BATCH_BYTES, MAX_BATCHES_IN_FLIGHT, MAX_UNIT_BYTES};

@@ -100,10 +100,20 @@ async fn first_snapshot(builder: &ClientBuilder, scope: &str) -> Option<(Snapsho
     }
 }
 
-#[cfg(any(feature = "testing", test))]
 impl Client {
+    /// A client that serves `snapshot` for good and reports nothing: without a server, a task or a runtime.
+    #[must_use]
+    pub fn offline(snapshot: Snapshot) -> Self {
+        let (recorder, _) = Recorder::new(1);
+        let shared = Arc::new(Shared::new(recorder, false, Vec::new()));
+        let client = Self { inner: Arc::new(Inner { shared, control: None, keeper: None }) };
+        client.serve_offline(snapshot);
+        client
+    }
+
     /// A client without a server, and the queue its exposures go to.
-    pub(crate) fn offline(
+    #[cfg(any(feature = "testing", test))]
+    pub(crate) fn recording(
         hooks: Vec<Arc<dyn super::Hook>>,
         exposures: usize,
     ) -> (Self, mpsc::Receiver<crate::protocol::Exposure>) {

@@ -267,6 +267,22 @@ async fn exposures_are_sent_again_until_stored_and_then_no_more() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_batch_that_the_server_does_not_store_is_sent_again() {
+    let mut server = FakeServer::new();
+    let (client, mut peer) = server.serve(server.builder(), &snapshot("h:1", true)).await;
+    assert!(is_on(&client));
+    assert!(matches!(peer.next().await, Some(ClientMessage::Applied { .. })));
+    let mut batches = Vec::new();
+    while batches.len() < 2 {
+        match peer.next().await.unwrap() {
+            ClientMessage::Exposures(batch) => batches.push(batch),
+            _ => peer.send(&ServerMessage::Heartbeat { revision: 1 }).await,
+        }
+    }
+    assert_eq!(batches[0], batches[1]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refused_batch_is_dropped_and_the_next_one_goes_on() {
     let mut server = FakeServer::new();
     let (client, mut peer) = server.serve(server.builder(), &snapshot("h:1", true)).await;
@@ -401,6 +417,13 @@ async fn what_is_printed_holds_no_secret() {
     assert!(!printed.contains("sdk-secret") && !printed.contains("pass-word"), "{printed}");
     let refused = super::Client::builder("http://flags.example.com", "sdk-secret").connect().await;
     assert!(matches!(refused, Err(ConnectError::Config(super::ConfigError::Plaintext(_)))));
+    let long = "x".repeat(super::MAX_NAME_BYTES + 1);
+    for builder in [
+        super::Client::builder("http://localhost", "k").application(long),
+        super::Client::builder("http://localhost", "k").instance(""),
+    ] {
+        assert!(matches!(builder.connect().await, Err(ConnectError::Config(super::ConfigError::Name(_)))));
+    }
     let refused = super::Client::builder("http://localhost", "two words").connect().await;
     assert!(matches!(refused, Err(ConnectError::Config(super::ConfigError::SdkKey))));
 }

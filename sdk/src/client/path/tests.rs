@@ -22,7 +22,7 @@ fn client(variation: &str) -> (Client, mpsc::Receiver<Exposure>) {
     }))
     .unwrap();
     let revision = Revision { history: "h".to_owned(), number: 3 };
-    let (client, exposures) = Client::offline(Vec::new(), 100);
+    let (client, exposures) = Client::recording(Vec::new(), 100);
     client.serve_offline(Snapshot::from_definitions(revision, "p", "e", &[flag], &[]).unwrap());
     (client, exposures)
 }
