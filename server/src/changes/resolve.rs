@@ -139,7 +139,6 @@ impl Resolving<'_> {
             let (strings, others): (Vec<Value>, Vec<Value>) = clause.values.drain(..).partition(Value::is_string);
             clause.values = others;
             let keys: Vec<String> = strings.iter().filter_map(|value| value.as_str().map(str::to_owned)).collect();
-            self.check_targeting_keys(&format!("{pointer}/{index}/values"), &keys);
             if !keys.is_empty() {
                 clause.key_set = Some(known(&keys).unwrap_or_else(|| self.key_sets.make(keys, &mut *self.mint)));
             }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Mutex, MutexGuard, watch};
+use futures_util::future::BoxFuture;
+use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 
 use super::history::History;
 use super::keysets::KeySetStore;
@@ -66,10 +67,22 @@ pub struct ChangeService {
     following: tokio::task::JoinHandle<()>,
     history: History,
     head: Mutex<Head>,
+    failures: Arc<Failures>,
+}
+
+/// Writes that did not become durable.
+struct Failures {
     /// Set when an entry that the head holds may not be in the journal.
     stale: AtomicBool,
-    /// Counts failed writes, so that who waits for another's write learns of its failure.
-    failures: watch::Sender<u64>,
+    /// Counts them, so that who waits for another's write learns of its failure.
+    count: watch::Sender<u64>,
+}
+
+impl Failures {
+    fn note(&self) {
+        self.stale.store(true, Ordering::Release);
+        self.count.send_modify(|count| *count += 1);
+    }
 }
 
 /// The state that changes are prepared against.
@@ -83,8 +96,9 @@ enum Placed {
     /// There is nothing to wait for.
     Done(ChangeOutcome),
     /// The same request made, or is making, this revision.
-    Replay(u64),
-    Appended(Appending, ChangeOutcome),
+    Replay(u64, String),
+    /// Answers once the entry is durable, or is not.
+    Appended(oneshot::Receiver<Result<(), AppendError>>, ChangeOutcome),
 }
 
 impl Drop for ChangeService {
@@ -110,8 +124,7 @@ impl ChangeService {
             follower,
             following,
             head: Mutex::new(head),
-            stale: AtomicBool::new(true),
-            failures: watch::Sender::new(0),
+            failures: Arc::new(Failures { stale: AtomicBool::new(true), count: watch::Sender::new(0) }),
         })
     }
 
@@ -173,12 +186,12 @@ impl ChangeService {
     pub async fn submit(&self, author: &Author, change: ChangeDraft) -> Result<ChangeOutcome, ChangeError> {
         let past = self.past(&change).await?;
         for _ in 0..MAX_ATTEMPTS {
-            let failures = self.failures.subscribe();
+            let failures = self.failures.count.subscribe();
             match self.place(author, &change, &past).await {
                 Ok(Placed::Done(outcome)) => return Ok(outcome),
-                Ok(Placed::Appended(appending, outcome)) => return self.finish(appending, outcome).await,
-                Ok(Placed::Replay(revision)) => {
-                    if let Some(outcome) = self.replay(revision, failures).await? {
+                Ok(Placed::Appended(durable, outcome)) => return self.finish(durable, outcome).await,
+                Ok(Placed::Replay(revision, key)) => {
+                    if let Some(outcome) = self.replay(revision, &key, failures).await? {
                         return Ok(outcome);
                     }
                 }
@@ -243,7 +256,7 @@ impl ChangeService {
             if done.body != sent.body {
                 return Err(ChangeError::IdempotencyKeyReused { revision: done.revision }.into());
             }
-            return Ok(Placed::Replay(done.revision));
+            return Ok(Placed::Replay(done.revision, sent.key.clone()));
         }
         let mut prepared =
             prepare(&head.world, author, change, at, &mut *head.mint, past).map_err(ChangeError::from)?;
@@ -266,12 +279,30 @@ impl ChangeService {
         head.remember(&entry);
         outcome.entry = Some(entry);
         outcome.credentials = prepared.credentials;
-        Ok(Placed::Appended(appending, outcome))
+        Ok(Placed::Appended(self.watch_over(appending.durable), outcome))
+    }
+
+    /// Waits for an entry in a task of its own: its failure counts, though nobody may wait for the change any more.
+    fn watch_over(
+        &self,
+        durable: BoxFuture<'static, Result<(), AppendError>>,
+    ) -> oneshot::Receiver<Result<(), AppendError>> {
+        let (done, wait) = oneshot::channel();
+        let failures = Arc::clone(&self.failures);
+        tokio::spawn(async move {
+            let result = durable.await;
+            if result.is_err() {
+                failures.note();
+            }
+            // A caller that has gone needs no answer.
+            let _ = done.send(result);
+        });
+        wait
     }
 
     async fn append(&self, expected: u64, entry: Entry) -> Result<Appending, PlaceError> {
         self.journal.append(expected, entry).await.map_err(|error| {
-            self.stale.store(true, Ordering::Release);
+            self.failures.stale.store(true, Ordering::Release);
             match error {
                 AppendError::Conflict { .. } => PlaceError::Contended,
                 other => PlaceError::Refused(other.into()),
@@ -285,11 +316,11 @@ impl ChangeService {
         if let Some(stopped) = self.follower.stopped() {
             return Err(ChangeError::from(stopped).into());
         }
-        if self.stale.swap(false, Ordering::AcqRel) {
+        if self.failures.stale.swap(false, Ordering::AcqRel) {
             // Until the durable state is read, a writer that gives up must leave the head stale.
             let caught_up = self.follower.reach(self.journal.head().revision).await;
             if let Err(stopped) = caught_up {
-                self.stale.store(true, Ordering::Release);
+                self.failures.stale.store(true, Ordering::Release);
                 return Err(ChangeError::from(stopped).into());
             }
             head.world = World::clone(&self.world());
@@ -299,12 +330,12 @@ impl ChangeService {
     }
 
     /// Waits until the change is durable and visible.
-    async fn finish(&self, appending: Appending, outcome: ChangeOutcome) -> Result<ChangeOutcome, ChangeError> {
-        if let Err(error) = appending.durable.await {
-            self.stale.store(true, Ordering::Release);
-            self.failures.send_modify(|failures| *failures += 1);
-            return Err(error.into());
-        }
+    async fn finish(
+        &self,
+        durable: oneshot::Receiver<Result<(), AppendError>>,
+        outcome: ChangeOutcome,
+    ) -> Result<ChangeOutcome, ChangeError> {
+        durable.await.unwrap_or_else(|_| Err(AppendError::ReadOnly { reason: "the server stops".to_owned() }))?;
         self.follower.reach(outcome.revision).await?;
         Ok(outcome)
     }
@@ -313,6 +344,7 @@ impl ChangeService {
     async fn replay(
         &self,
         revision: u64,
+        key: &str,
         mut failures: watch::Receiver<u64>,
     ) -> Result<Option<ChangeOutcome>, ChangeError> {
         tokio::select! {
@@ -321,7 +353,12 @@ impl ChangeService {
             _ = failures.changed() => return Ok(None),
         }
         let read = self.journal.read(revision - 1, 1).await?;
-        Ok(read.first().map(|stored| ChangeOutcome { replayed: true, ..outcome_of_entry(&stored.entry) }))
+        let made = read.first().filter(|stored| stored.entry.idempotency.as_ref().is_some_and(|made| made.key == key));
+        if made.is_none() {
+            // Another entry has its place: the head that still holds it is out of date.
+            self.failures.note();
+        }
+        Ok(made.map(|stored| ChangeOutcome { replayed: true, ..outcome_of_entry(&stored.entry) }))
     }
 
     /// Another server has written: waits for what it wrote.

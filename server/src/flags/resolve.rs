@@ -38,10 +38,9 @@ fn create(cx: &mut Resolving<'_>, flag: &mut Flag) {
     }
     let known: Vec<String> = flag.environments.keys().cloned().collect();
     for environment in known {
-        let at = format!("/flag/environments/{environment}");
-        let Some(mut config) = flag.environments.remove(&environment) else { continue };
-        resolve_config(cx, &at, &mut config, flag);
-        flag.environments.insert(environment, config);
+        if let Some(config) = flag.environments.get_mut(&environment) {
+            resolve_config(cx, &format!("/flag/environments/{environment}"), config);
+        }
     }
     if let Some(silent) = flag.default_environment() {
         for environment in cx.project.environments.keys() {
@@ -51,20 +50,18 @@ fn create(cx: &mut Resolving<'_>, flag: &mut Flag) {
 }
 
 /// Fills in a configuration that a new flag brings.
-fn resolve_config(cx: &mut Resolving<'_>, at: &str, config: &mut FlagEnvironment, flag: &Flag) {
-    check_variation(cx, &format!("{at}/offVariation"), &config.off_variation, flag);
+fn resolve_config(cx: &mut Resolving<'_>, at: &str, config: &mut FlagEnvironment) {
     targets::move_targets(cx, &format!("{at}/targets"), &mut config.targets);
-    let mut rules = std::mem::take(&mut config.rules);
-    for index in 0..rules.len() {
-        if rules[index].id.is_empty() {
-            rules[index].id = cx.rule_id(rules.iter().map(|rule| rule.id.as_str()));
+    let mut taken: Vec<String> = config.rules.iter().map(|rule| rule.id.clone()).collect();
+    for (index, rule) in config.rules.iter_mut().enumerate() {
+        if rule.id.is_empty() {
+            rule.id = cx.rule_id(taken.iter().map(String::as_str));
+            taken.push(rule.id.clone());
         }
-        let at = format!("{at}/rules/{index}");
-        cx.move_clauses(&format!("{at}/clauses"), &mut rules[index].clauses, &|_| None);
-        resolve_serve(cx, &format!("{at}/serve"), &mut rules[index].serve, None, flag);
+        cx.move_clauses(&format!("{at}/rules/{index}/clauses"), &mut rule.clauses, &|_| None);
+        resolve_serve(cx, &mut rule.serve, None);
     }
-    config.rules = rules;
-    resolve_serve(cx, &format!("{at}/fallthrough"), &mut config.fallthrough, None, flag);
+    resolve_serve(cx, &mut config.fallthrough, None);
 }
 
 /// Instructions about what all environments share.
@@ -150,7 +147,7 @@ fn in_environment(
             *targets = Some(targets::remove(cx, state, environment, keys)?);
         }
         Instruction::SetFallthrough { serve, .. } => {
-            resolve_serve(cx, "/serve", serve, Some(&config.fallthrough), flag);
+            resolve_serve(cx, serve, Some(&config.fallthrough));
         }
         Instruction::SetRollout { rule, weights, bucket_by, reshuffle, salt, allocation, .. } => {
             cx.refuse_if_sent("/salt", salt.is_some());
@@ -215,7 +212,7 @@ fn resolve_rule(
 ) {
     let known = |keys: &[String]| standing_set(state, environment, keys);
     cx.move_clauses("/rule/clauses", &mut rule.clauses, &known);
-    resolve_serve(cx, "/rule/serve", &mut rule.serve, standing, &state.stored);
+    resolve_serve(cx, &mut rule.serve, standing);
 }
 
 /// The key set that holds just these keys for a clause of the flag already: writing a rule again makes no new one.

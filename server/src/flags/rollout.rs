@@ -3,30 +3,18 @@
 use std::collections::BTreeMap;
 
 use guidon_sdk::eval::allocation;
-use guidon_sdk::model::{Flag, Rollout, SLOTS, Serve, SlotRange};
+use guidon_sdk::model::{Flag, SLOTS, Serve, SlotRange};
 
 use crate::changes::mint;
 use crate::changes::resolve::Resolving;
 
-/// Resolves what a rule or the fallthrough serves: fills in salt and allocation of a rollout, keeping those that stand.
+/// Fills in salt and allocation of what a rule or the fallthrough serves, keeping those that stand.
 ///
 /// `standing` is what is served there now. A rollout that names no salt, or the standing one, keeps the standing salt and
-/// moves only the slots that must change owner; another salt deals everybody anew.
-pub(crate) fn resolve_serve(
-    cx: &mut Resolving<'_>,
-    at: &str,
-    serve: &mut Serve,
-    standing: Option<&Serve>,
-    flag: &Flag,
-) {
-    match serve {
-        Serve::Variation(variation) => check_variation(cx, &format!("{at}/variation"), variation, flag),
-        Serve::Rollout(rollout) => resolve_rollout(cx, &format!("{at}/rollout"), rollout, standing, flag),
-    }
-}
-
-fn resolve_rollout(cx: &mut Resolving<'_>, at: &str, rollout: &mut Rollout, standing: Option<&Serve>, flag: &Flag) {
-    let right = check_weights(cx, &format!("{at}/weights"), &rollout.weights, flag);
+/// moves only the slots that must change owner; another salt deals everybody anew. Whether weights, variations and an
+/// allocation that was sent are right is for the check of the whole definition to say.
+pub(crate) fn resolve_serve(cx: &mut Resolving<'_>, serve: &mut Serve, standing: Option<&Serve>) {
+    let Serve::Rollout(rollout) = serve else { return };
     let current = match standing {
         Some(Serve::Rollout(before)) => {
             if rollout.salt.is_empty() {
@@ -41,13 +29,8 @@ fn resolve_rollout(cx: &mut Resolving<'_>, at: &str, rollout: &mut Rollout, stan
     if rollout.salt.is_empty() {
         rollout.salt = mint::salt(&mut *cx.mint);
     }
-    if !right {
-        return;
-    }
     if rollout.allocation.is_empty() {
         rollout.allocation = allocation::reallocate(&current, &rollout.weights);
-    } else {
-        check_allocation(cx, &format!("{at}/allocation"), &rollout.allocation, &rollout.weights);
     }
 }
 
@@ -72,18 +55,14 @@ pub(crate) fn reweigh(
         _ => (mint::salt(&mut *cx.mint), Vec::new()),
     };
     let Some(sent) = sent else { return Some((salt, allocation::reallocate(&current, weights))) };
-    check_allocation(cx, "/allocation", &sent, weights);
+    if let Err(error) = allocation::check(&sent, weights) {
+        cx.refuse("/allocation", "badAllocation", error.to_string());
+    }
     Some((salt, sent))
 }
 
 fn all_slots(variation: &str) -> Vec<SlotRange> {
     vec![SlotRange { variation: variation.to_owned(), start: 0, end: SLOTS }]
-}
-
-fn check_allocation(cx: &mut Resolving<'_>, at: &str, sent: &[SlotRange], weights: &BTreeMap<String, u32>) {
-    if let Err(error) = allocation::check(sent, weights) {
-        cx.refuse(at, "badAllocation", error.to_string());
-    }
 }
 
 /// Refuses weights that do not sum to all slots or name variations that the flag does not have.

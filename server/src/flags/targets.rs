@@ -8,16 +8,14 @@ use crate::changes::resolve::Resolving;
 use crate::state::FlagState;
 
 /// Moves the keys of targets that a new flag brings out to key sets.
-pub(crate) fn move_targets(cx: &mut Resolving<'_>, at: &str, targets: &mut Vec<Target>) {
+pub(crate) fn move_targets(cx: &mut Resolving<'_>, at: &str, targets: &mut [Target]) {
     for (index, target) in targets.iter_mut().enumerate() {
         cx.refuse_if_sent(&format!("{at}/{index}/keySet"), target.key_set.is_some());
-        cx.check_targeting_keys(&format!("{at}/{index}/keys"), &target.keys);
         let keys = std::mem::take(&mut target.keys);
         if !keys.is_empty() {
             target.key_set = Some(cx.key_sets.make(keys, &mut *cx.mint));
         }
     }
-    targets.retain(|target| target.key_set.is_some());
 }
 
 /// All targets once `keys` get `variation`, and no other one; `None` if they do already.

@@ -84,14 +84,14 @@ fn create(cx: &mut Resolving<'_>, instruction: &mut Instruction, environment: &s
             *set = Some(cx.key_sets.make(keys, &mut *cx.mint));
         }
     }
-    let mut rules: Vec<SegmentRule> = std::mem::take(&mut segment.rules);
-    for index in 0..rules.len() {
-        if rules[index].id.is_empty() {
-            rules[index].id = cx.rule_id(rules.iter().map(|rule| rule.id.as_str()));
+    let mut taken: Vec<String> = segment.rules.iter().map(|rule| rule.id.clone()).collect();
+    for (index, rule) in segment.rules.iter_mut().enumerate() {
+        if rule.id.is_empty() {
+            rule.id = cx.rule_id(taken.iter().map(String::as_str));
+            taken.push(rule.id.clone());
         }
-        cx.move_clauses(&format!("/segment/rules/{index}/clauses"), &mut rules[index].clauses, &|_| None);
+        cx.move_clauses(&format!("/segment/rules/{index}/clauses"), &mut rule.clauses, &|_| None);
     }
-    segment.rules = rules;
 }
 
 /// Keys added to, or taken out of, one list of a segment.

@@ -1,5 +1,9 @@
 //! The write path from end to end, on a journal in memory.
 
+mod faults;
+mod instructions;
+mod properties;
+
 use std::sync::Arc;
 
 use serde_json::{Value, json};
@@ -45,7 +49,7 @@ impl Server {
     }
 
     /// The one allocation of the fallthrough of `flag` in production.
-    fn fallthrough(&self, flag: &str) -> Value {
+    pub(crate) fn fallthrough(&self, flag: &str) -> Value {
         let flag = self.service.world().flag("default", flag).unwrap().published.clone();
         serde_json::to_value(&flag.environments["production"].fallthrough).unwrap()
     }
@@ -92,7 +96,7 @@ async fn a_flag_is_created_turned_on_and_ramped() {
 }
 
 /// Slots that have another owner.
-fn moved(before: &Value, after: &Value) -> usize {
+pub(crate) fn moved(before: &Value, after: &Value) -> usize {
     let owners = |serve: &Value| -> Vec<String> {
         let ranges = serve["rollout"]["allocation"].as_array().unwrap();
         let slots = ranges.iter().flat_map(|range| {
