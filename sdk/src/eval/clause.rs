@@ -18,6 +18,8 @@ pub(crate) struct Clause {
     /// Name of the attribute; `None` is the targeting key.
     pub(crate) attribute: Option<AttributeName>,
     pub(crate) negate: bool,
+    /// Where the attribute is kept once it was looked up, if other clauses of the flag test it too; see [`Memo`].
+    pub(crate) memo: u8,
     pub(crate) test: Test,
 }
 
@@ -126,7 +128,47 @@ impl OwnedVersion {
     }
 }
 
+/// Attributes that were looked up in this evaluation, present or not: twenty rules on one attribute look it up once.
+pub(crate) type Memo<'a> = [Option<Option<&'a AttributeValue<'a>>>; MEMO];
+
+/// Attributes of a flag that are remembered during one evaluation.
+const MEMO: usize = 4;
+
+/// Gives the attributes that several clauses test a place in the [`Memo`].
+pub(crate) fn assign_memo(clauses: &mut [Clause]) {
+    let mut names: Vec<(AttributeName, u32)> = Vec::new();
+    let position = |names: &[(AttributeName, u32)], clause: &Clause| {
+        let name = clause.attribute.as_ref()?;
+        names.iter().position(|(known, _)| known.as_str() == name.as_str())
+    };
+    for clause in clauses.iter() {
+        match (position(&names, clause), &clause.attribute) {
+            (Some(known), _) => names.iter_mut().skip(known).take(1).for_each(|(_, count)| *count += 1),
+            // The first few names are enough to find the frequent ones, and bound the search.
+            (None, Some(name)) if names.len() < 4 * MEMO => names.push((name.clone(), 1)),
+            _ => {}
+        }
+    }
+    names.retain(|(_, count)| *count > 1);
+    names.truncate(MEMO);
+    for clause in clauses {
+        clause.memo = position(&names, clause).and_then(|place| u8::try_from(place).ok()).unwrap_or(u8::MAX);
+    }
+}
+
 impl Clause {
+    /// As [`Clause::test`], looking the attribute up at most once in an evaluation.
+    #[inline]
+    pub(crate) fn test_once<'a>(&self, context: &'a Context<'a>, memo: &mut Memo<'a>) -> bool {
+        match (&self.attribute, memo.get_mut(usize::from(self.memo))) {
+            (Some(name), Some(place)) => {
+                let value = *place.get_or_insert_with(|| context.look_up(name));
+                value.is_some_and(|value| self.test.value(value))
+            }
+            _ => self.test(context),
+        }
+    }
+
     /// Whether the attribute passes the test, before `negate`. Segments are the caller's to test.
     #[inline]
     pub(crate) fn test(&self, context: &Context<'_>) -> bool {

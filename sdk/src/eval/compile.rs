@@ -11,7 +11,7 @@ use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use super::bucket::Salt;
-use super::clause::{Bound, Clause, LINEAR_STRINGS, Mixed, OwnedVersion, ShortText, Test};
+use super::clause::{Bound, Clause, LINEAR_STRINGS, Mixed, OwnedVersion, ShortText, Test, assign_memo};
 use super::instant::Instant;
 use super::version::Version;
 use super::{allocation, symbols::Symbols};
@@ -209,6 +209,9 @@ pub(crate) fn compile_flag(flag: EnvironmentFlag, symbols: &mut Symbols<'_>) -> 
     }
     let fallthrough = builder.serve(&config.fallthrough, symbols, || "/config/fallthrough".to_owned())?;
     let rollouts = builder.rollouts.into();
+    if clauses.len() > 1 {
+        assign_memo(&mut clauses);
+    }
     let human = variations.iter().position(|variation| variation.by == Some(ProvenanceKind::Human));
     let off_is_ai = variations.get(usize::from(off)).is_none_or(Variation::is_ai);
     Ok(CompiledFlag {
@@ -340,7 +343,7 @@ pub(crate) fn compile_clauses(
         })?;
         let attribute =
             (clause.attribute != TARGETING_KEY && clause.op != Op::Segment).then(|| symbols.name(&clause.attribute));
-        compiled.push(Clause { attribute, negate: clause.negate, test });
+        compiled.push(Clause { attribute, negate: clause.negate, memo: u8::MAX, test });
     }
     Ok(())
 }

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::bucket::{Bucket, Unit};
-use super::clause::{Clause, Test};
+use super::clause::{Clause, Memo, Test};
 use super::compile::{CompiledFlag, CompiledRollout, Gates, Outlet, Rule, Variation};
 use super::ruleset::{FlagRef, FlagSlot, FlagState, Ruleset, SegmentState};
 use super::table::Keyed;
@@ -235,11 +235,12 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
         {
             return decided;
         }
+        let mut memo = Memo::default();
         let mut rest = &*flag.clauses;
         for (position, rule) in flag.rules.iter().enumerate() {
             let Some((clauses, after)) = rest.split_at_checked(rule.clauses as usize) else { break };
             rest = after;
-            if self.rule(position, clauses) {
+            if self.rule(position, clauses, &mut memo) {
                 return self.serve(flag, rule.serve, Some(rule), Reason::TargetingMatch);
             }
         }
@@ -347,10 +348,10 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
     }
 
     #[inline]
-    fn rule(&mut self, rule: usize, clauses: &'a [Clause]) -> bool {
+    fn rule(&mut self, rule: usize, clauses: &'a [Clause], memo: &mut Memo<'a>) -> bool {
         let mut all = true;
         for (position, clause) in clauses.iter().enumerate() {
-            let matched = self.clause(clause);
+            let matched = self.clause(clause, memo);
             self.visitor.clause(position, matched);
             all &= matched;
             if !all && !V::EXHAUSTIVE {
@@ -362,10 +363,10 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
     }
 
     #[inline]
-    fn clause(&mut self, clause: &'a Clause) -> bool {
+    fn clause(&mut self, clause: &'a Clause, memo: &mut Memo<'a>) -> bool {
         let matched = match &clause.test {
             Test::Segment(positions) => self.any_segment(positions),
-            _ => clause.test(self.context),
+            _ => clause.test_once(self.context, memo),
         };
         matched != clause.negate
     }
