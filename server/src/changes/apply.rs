@@ -66,6 +66,11 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// All there was before the first edit.
+    pub(crate) fn before(&self) -> &'a World {
+        self.before
+    }
+
     /// The project as edited so far.
     pub(crate) fn project(&self) -> Option<&Project> {
         self.project.as_ref()

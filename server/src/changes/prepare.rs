@@ -113,6 +113,7 @@ impl Preparing<'_> {
         let before = self.problems.len();
         let resolved = self.check_environment(instruction).and_then(|()| {
             let mut cx = Resolving {
+                before: self.draft.before(),
                 project: self.draft.project()?,
                 environment: self.draft.environment(),
                 past,

@@ -50,6 +50,8 @@ impl Past {
 
 /// What one instruction is resolved with.
 pub(crate) struct Resolving<'a> {
+    /// All there was before the change.
+    pub(crate) before: &'a World,
     /// The project as the instructions before left it.
     pub(crate) project: &'a Project,
     /// The environment that the change names.

@@ -93,7 +93,7 @@ struct Head {
 }
 
 enum Placed {
-    /// There is nothing to wait for.
+    /// There is nothing to append: what the answer says is so once the revision it says it of is durable.
     Done(ChangeOutcome),
     /// The same request made, or is making, this revision.
     Replay(u64, String),
@@ -188,7 +188,11 @@ impl ChangeService {
         for _ in 0..MAX_ATTEMPTS {
             let failures = self.failures.count.subscribe();
             match self.place(author, &change, &past).await {
-                Ok(Placed::Done(outcome)) => return Ok(outcome),
+                Ok(Placed::Done(outcome)) => {
+                    if self.settled(outcome.revision, failures).await? {
+                        return Ok(outcome);
+                    }
+                }
                 Ok(Placed::Appended(durable, outcome)) => return self.finish(durable, outcome).await,
                 Ok(Placed::Replay(revision, key)) => {
                     if let Some(outcome) = self.replay(revision, &key, failures).await? {
@@ -316,13 +320,10 @@ impl ChangeService {
         if let Some(stopped) = self.follower.stopped() {
             return Err(ChangeError::from(stopped).into());
         }
-        if self.failures.stale.swap(false, Ordering::AcqRel) {
-            // Until the durable state is read, a writer that gives up must leave the head stale.
-            let caught_up = self.follower.reach(self.journal.head().revision).await;
-            if let Err(stopped) = caught_up {
-                self.failures.stale.store(true, Ordering::Release);
-                return Err(ChangeError::from(stopped).into());
-            }
+        if self.failures.stale.load(Ordering::Acquire) {
+            self.follower.reach(self.journal.head().revision).await.map_err(ChangeError::from)?;
+            // From here on nothing waits: what fails later was appended to a head that is gone in any case.
+            self.failures.stale.store(false, Ordering::Release);
             head.world = World::clone(&self.world());
             head.recent.clear();
         }
@@ -340,17 +341,24 @@ impl ChangeService {
         Ok(outcome)
     }
 
+    /// Waits until `revision` is durable and visible; `false` if a write failed meanwhile and it may never be.
+    async fn settled(&self, revision: u64, mut failures: watch::Receiver<u64>) -> Result<bool, ChangeError> {
+        tokio::select! {
+            biased;
+            reached = self.follower.reach(revision) => Ok(reached.map(|()| true)?),
+            _ = failures.changed() => Ok(false),
+        }
+    }
+
     /// What the same request did before; `None` if that was lost on its way to the disk.
     async fn replay(
         &self,
         revision: u64,
         key: &str,
-        mut failures: watch::Receiver<u64>,
+        failures: watch::Receiver<u64>,
     ) -> Result<Option<ChangeOutcome>, ChangeError> {
-        tokio::select! {
-            biased;
-            reached = self.follower.reach(revision) => reached?,
-            _ = failures.changed() => return Ok(None),
+        if !self.settled(revision, failures).await? {
+            return Ok(None);
         }
         let read = self.journal.read(revision - 1, 1).await?;
         let made = read.first().filter(|stored| stored.entry.idempotency.as_ref().is_some_and(|made| made.key == key));
@@ -384,7 +392,10 @@ impl ChangeService {
         let mut after = expected;
         while after + 1 < first {
             let read = self.journal.read(after, MAX_RECENT_ENTRIES).await?;
-            let Some(last) = read.last() else { break };
+            let Some(last) = read.last() else {
+                // More entries than are kept in memory wait to be durable: better a conflict too many than one missed.
+                return Err(ChangeError::Conflict { expected, revision, entries: Vec::new() });
+            };
             after = last.entry.revision;
             entries.extend(read.into_iter().map(|stored| stored.entry));
         }

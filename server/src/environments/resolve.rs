@@ -45,6 +45,9 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> O
                 cx.credentials.push(MintedCredential { id: id.clone(), secret: credential.reveal().to_owned() });
             } else if blake3::Hash::from_hex(&*hash).is_err() {
                 cx.refuse("/hash", "invalidHash", "a hash is 64 hexadecimal digits; leave it out");
+            } else if is_taken(cx, hash) {
+                // Revoking one of two keys with one credential would revoke both, or neither.
+                cx.refuse("/hash", "credentialExists", "another SDK key has this credential; leave the hash out");
             }
         }
         Instruction::RevokeSdkKey { id } if !project.sdk_keys.contains_key(id) => {
@@ -53,6 +56,11 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> O
         _ => {}
     }
     Some(instruction)
+}
+
+/// Whether a key of this project, revoked ones among them, or a live one of another has a credential of this hash.
+fn is_taken(cx: &Resolving<'_>, hash: &str) -> bool {
+    cx.before.credentials.contains_key(hash) || cx.project.sdk_keys.values().any(|known| known.hash == hash)
 }
 
 fn check_known(cx: &mut Resolving<'_>, key: &str) {

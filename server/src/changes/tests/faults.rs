@@ -116,6 +116,46 @@ async fn a_repeat_of_a_lost_write_is_made_anew() {
 }
 
 #[tokio::test]
+async fn what_is_already_so_is_answered_only_once_it_is_durable() {
+    let server = Server::start().await;
+    server.submit(json!([engine_flag("engine")])).await.unwrap();
+    server.journal.hold();
+    let turn_on = || server.submit(json!([{"kind": "turnFlagOn", "flag": "engine"}]));
+    let loses = async {
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+        server.journal.set_full(true);
+        server.journal.set_full(false);
+        server.journal.release();
+    };
+    let (first, second, ()) = tokio::join!(turn_on(), turn_on(), loses);
+    assert!(matches!(first, Err(ChangeError::DiskFull)), "{first:?}");
+    let second = second.unwrap();
+    assert_eq!((second.revision, second.changed.len()), (3, 1), "the first one was lost, so this one turned it on");
+}
+
+#[tokio::test]
+async fn a_caller_that_gives_up_leaves_the_next_one_a_sound_head() {
+    let server = Server::start().await;
+    server.submit(json!([engine_flag("engine")])).await.unwrap();
+    server.journal.hold();
+    let turn_on = || server.submit(json!([{"kind": "turnFlagOn", "flag": "engine"}]));
+    tokio::select! {
+        biased;
+        given = turn_on() => panic!("{given:?}"),
+        () = tokio::task::yield_now() => {}
+    }
+    server.journal.set_full(true);
+    server.journal.set_full(false);
+    server.journal.release();
+    // The write of the caller that has gone failed, and somebody saw it.
+    tokio::task::yield_now().await;
+    let again = turn_on().await.unwrap();
+    assert_eq!((again.revision, again.changed.len()), (3, 1));
+}
+
+#[tokio::test]
 async fn a_failed_sync_stops_writes_until_the_restart() {
     let server = Server::start().await;
     server.journal.fail("fdatasync: input/output error");

@@ -201,7 +201,7 @@ async fn each_refuses_what_cannot_be_and_says_where() {
             vec![("/key", "environmentInUse"), ("/key", "environmentInUse")],
         ),
         (json!({"kind": "createSdkKey", "id": "sdk-1", "audience": "client"}), vec![("/id", "sdkKeyExists")]),
-        (json!({"kind": "createSdkKey", "audience": "client", "hash": "00"}), vec![("/hash", "filledInByServer")]),
+        (json!({"kind": "createSdkKey", "audience": "client", "hash": "00"}), vec![("/hash", "invalidHash")]),
         (json!({"kind": "revokeSdkKey", "id": "nobody"}), vec![("/id", "unknownSdkKey")]),
         (engine_flag("engine"), vec![("/flag/key", "flagExists")]),
         (
@@ -358,6 +358,8 @@ async fn environments_and_sdk_keys_come_and_go() {
     assert_eq!(world.sdk_key(&hash).map(|(_, key)| key.environment.as_str()), Some("production"));
     let bytes = server.journal.read(made.revision - 1, 1).await.unwrap()[0].bytes.clone();
     assert!(!String::from_utf8_lossy(&bytes).contains(&credential.secret));
+    let twice = server.submit(json!([{"kind": "createSdkKey", "audience": "client", "hash": hash}])).await;
+    assert!(matches!(twice, Err(ChangeError::Invalid { .. })), "one credential, one key: {twice:?}");
     server.submit(json!([{"kind": "revokeSdkKey", "id": credential.id}])).await.unwrap();
     let world = server.service.world();
     assert!(world.sdk_key(&hash).is_none());
