@@ -1,6 +1,6 @@
 //! The composition root: the only place that names implementations.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -16,7 +16,7 @@ use crate::log::RealFiles;
 use crate::shutdown::Shutdown;
 use crate::state::World;
 use crate::telemetry::Metrics;
-use crate::vault::{FileVault, KeySource, MasterKey, Vault, VaultError, VaultKeySets};
+use crate::vault::{FileVault, KeySource, MASTER_KEY_VARIABLE, MasterKey, Vault, VaultError, VaultKeySets};
 
 /// What SDK keys are derived from is itself derived from the master key for this purpose.
 const SDK_KEY_PURPOSE: &str = "guidon 2026-11 SDK keys that an idempotent request made";
@@ -240,4 +240,16 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &dyn Clock) -> R
         );
     }
     Ok(OpenedFiles { journal: Arc::new(journal), vault, key, made_key_file, world: world.into_inner() })
+}
+
+/// Opens the vault of the data folder `data` for a command that works without a server. Blocks.
+///
+/// # Errors
+///
+/// [`VaultError`] if a server has it open, if the master key is another one, or if the vault is damaged.
+pub fn open_vault(data: &Path) -> Result<Arc<dyn Vault>, VaultError> {
+    let folder = data.join("vault");
+    let master_key = std::env::var(MASTER_KEY_VARIABLE).ok();
+    let (key, _) = MasterKey::load_or_create(master_key.as_deref(), &data.join("master.key"), &folder)?;
+    Ok(Arc::new(FileVault::open(RealFiles::shared(), &folder, &key)?.vault))
 }

@@ -58,16 +58,17 @@ pub fn submit(
 /// Prints what a change did.
 pub fn print_outcome(outcome: &Value, output: &Output) -> Result<(), CliError> {
     output.either(outcome, |output| {
-        let changed: Vec<String> = outcome["changed"].as_array().into_iter().flatten().map(text).collect();
         let revision = text(&outcome["revision"]);
-        if changed.is_empty() {
+        if outcome["changed"].as_array().is_none_or(Vec::is_empty) {
             return output.line(format!("Nothing to change: it is so already (revision {revision})."));
         }
         for sentence in outcome["summary"].as_array().into_iter().flatten() {
             output.line(text(sentence))?;
         }
-        let verb = if outcome["dryRun"] == true { "Would change" } else { "Changed" };
-        output.line(format!("{verb} {} (revision {revision}).", changed.join(", ")))
+        if outcome["dryRun"] == true {
+            return output.line("Dry run: nothing was changed.");
+        }
+        output.line(format!("Revision {revision}."))
     })
 }
 

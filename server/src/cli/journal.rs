@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::api::encode;
 use super::output::Output;
 use super::show::{instructions, short_time, text};
-use super::{Api, CliError, store};
+use super::{Api, CliError, store, transfer};
 
 /// Pause between looks for new entries.
 const FOLLOW_INTERVAL: Duration = Duration::from_millis(500);
@@ -20,6 +20,10 @@ pub enum JournalCommand {
     Log(LogArgs),
     /// Check a journal on disk, entry by entry: checksums and the hash chain
     Verify(store::DataArgs),
+    /// Write a stopped server's whole history to one file
+    Export(transfer::ExportArgs),
+    /// Make a new store from an exported file
+    Import(transfer::ImportArgs),
 }
 
 /// Which entries.
@@ -51,6 +55,8 @@ pub fn run(
     match command {
         JournalCommand::Log(args) => log(&args, &api()?, output),
         JournalCommand::Verify(data) => store::verify(&data, output),
+        JournalCommand::Export(args) => transfer::export(&args, output),
+        JournalCommand::Import(args) => transfer::import(&args, output),
     }
 }
 

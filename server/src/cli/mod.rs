@@ -16,6 +16,7 @@ mod segment;
 mod serve;
 mod show;
 mod store;
+mod transfer;
 
 use std::io::Write;
 use std::process::ExitCode;
