@@ -1,3 +1,5 @@
+#![allow(clippy::print_stdout, reason = "how long a start took is part of what the test says")]
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -271,4 +273,79 @@ async fn a_copy_that_cannot_be_written_stops_neither_start_nor_changes() {
 
 async fn append_one(journal: &FileJournal) {
     crate::journal::conformance::append(journal, 0, 1).await;
+}
+
+/// A history of `entries` changes of `flags` flags, written to the journal of `site`; the world it makes.
+async fn large_history(site: &Site, flags: u64, entries: u64) -> World {
+    let memory = crate::journal::MemoryJournal::new("built in memory");
+    let service = ChangeService::start(Parts {
+        journal: Arc::new(memory.clone()),
+        key_sets: Arc::new(site.key_sets.clone()),
+        clock: site.clock.clone(),
+        mint: Box::new(RandomMint),
+        world: World::empty(),
+        publishers: Vec::new(),
+    });
+    service.ensure_default_project().await.expect("made");
+    for number in 0..entries - 1 {
+        let flag = format!("flag-{}", number % flags);
+        let round = number / flags;
+        let instruction = match (round, round % 3) {
+            (0, _) => engine_flag(&flag),
+            (1, _) => json!({"kind": "addRule", "flag": flag, "rule": {"clauses": [
+                {"attribute": "country", "op": "in", "values": ["US", "CA", "MX"]},
+                {"attribute": "appVersion", "op": "semverGreaterThanOrEqual", "values": ["2.3.0"]}],
+                "serve": {"variation": "ai"}}}),
+            (_, 2) => json!({"kind": "turnFlagOn", "flag": flag}),
+            (_, 0) => json!({"kind": "setRollout", "flag": flag, "weights":
+                {"ai": round * 1_000, "baseline": 100_000 - round * 1_000}}),
+            _ => json!({"kind": "turnFlagOff", "flag": flag}),
+        };
+        service.submit(&author(), draft(json!([instruction]))).await.expect("applies");
+    }
+    let opened = site.open();
+    let mut last = None;
+    let mut after = 0;
+    assert_eq!(memory.head().revision, entries, "every change made an entry");
+    while after < entries {
+        for stored in memory.read(after, 1_000).await.expect("reads") {
+            let copy = crate::journal::Entry::clone(&stored.entry);
+            last = Some(opened.journal.append(after, copy).await.expect("taken").durable);
+            after += 1;
+        }
+    }
+    last.expect("there are entries").await.expect("stored");
+    World::clone(&service.world())
+}
+
+#[tokio::test]
+async fn a_large_history_is_rebuilt() {
+    let full = std::env::var_os("GUIDON_FULL").is_some_and(|value| value == "1");
+    let (flags, entries) = if full { (2_000, 100_000) } else { (100, 2_000) };
+    let site = Site::new();
+    let world = large_history(&site, flags, entries).await;
+    let rebuilt = site.open();
+    assert_eq!((rebuilt.report.folded, &rebuilt.world), (entries, &world));
+    let first = rebuilt.report.clone();
+    drop(rebuilt);
+    let loaded = site.open();
+    assert_eq!((loaded.report.folded, &loaded.world), (0, &world));
+    println!("{flags} flags, {entries} entries: rebuilt in {:?}, loaded in {:?}", first.took, loaded.report.took);
+}
+
+/// A journal of version 1, is read by every later one.
+#[tokio::test]
+async fn a_journal_of_version_1_opens() {
+    let site = Site::new();
+    copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/journal-1"), &site.journal());
+    let opened = site.open();
+    let head = opened.journal.head();
+    assert_eq!((opened.journal.history(), head.revision), ("019b76daa8007f3fb233f302443d59b0", 12));
+    assert_eq!(head.hash.to_string(), "d790bb18a1de95c78d90c481b0a67f94f63d4f6576de21e4a2bfdc33f00d939e");
+    let project = opened.world.project("default").expect("there");
+    assert_eq!(project.flags.keys().map(String::as_str).collect::<Vec<_>>(), ["engine"]);
+    assert_eq!(project.segment("production", "beta").expect("there").stored.included.len(), 3);
+    assert!(project.environments.contains_key("preview"));
+    let config = &project.flags["engine"].stored.environments["production"];
+    assert!(config.on && config.rules.len() == 1 && config.targets.len() == 1);
 }
