@@ -1,4 +1,6 @@
 //! The integration tests of the whole product, in one binary.
 
 mod architecture;
+mod push;
+mod support;
 mod vectors;

@@ -5,14 +5,17 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use crate::assignments::{BatchLimits, FileAssignmentLog, Retention};
 use crate::changes::{ChangeError, ChangeService, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
+use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
 use crate::identity::{Credential, Identity, IdentityError};
 use crate::journal::{FileJournal, Journal, Options as JournalOptions};
 use crate::log::RealFiles;
+use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::World;
 use crate::telemetry::Metrics;
@@ -35,6 +38,9 @@ pub enum StartError {
     /// The journal does not open.
     #[error(transparent)]
     Journal(#[from] crate::journal::OpenError),
+    /// The assignment log does not open.
+    #[error(transparent)]
+    Assignments(#[from] crate::assignments::OpenError),
     /// The vault does not open.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -129,6 +135,7 @@ pub struct Embedded {
 /// What must be closed in order.
 pub struct Store {
     journal: Arc<FileJournal>,
+    assignments: Arc<FileAssignmentLog>,
     vault: FileVault,
 }
 
@@ -153,32 +160,42 @@ impl Embedded {
         let folder = config.storage.data.clone();
         let master_key = master_key.map(str::to_owned);
         let opening = Arc::clone(&clock);
-        let opened = tokio::task::spawn_blocking(move || open_files(folder, master_key.as_deref(), &*opening)).await;
+        let opened = tokio::task::spawn_blocking(move || open_files(folder, master_key.as_deref(), &opening)).await;
         let files = opened.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let vault: Arc<dyn Vault> = Arc::new(files.vault.clone());
         let secret = files.key.derive(SDK_KEY_PURPOSE);
         let (identity, made_token) = Identity::open(Arc::clone(&vault), chosen_token, secret).await?;
         let journal: Arc<dyn Journal> = files.journal.clone();
+        let limits = PushLimits { max_connections, ..PushLimits::default() };
+        let hub = Arc::new(Hub::new(journal.history(), Arc::new(files.world.clone()), limits, Arc::clone(&clock)));
         let changes = ChangeService::start(ChangeParts {
             journal,
             key_sets: Arc::new(VaultKeySets::new(vault)),
             clock: Arc::clone(&clock),
             mint: Box::new(RandomMint),
             world: files.world,
-            publishers: Vec::new(),
+            publishers: vec![hub.clone()],
         });
         changes.ensure_default_project().await?;
+        let shutdown = Shutdown::new();
+        let door = SdkDoor { hub: Arc::clone(&hub), log: files.assignments.clone() };
+        let routes = MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) };
+        let stopping = shutdown.clone();
+        tokio::spawn(async move {
+            stopping.begun().await;
+            hub.shut_down().await;
+        });
         let parts = Parts {
             changes,
             identity: Arc::new(identity),
             clock,
             metrics: Metrics::new(),
-            shutdown: Shutdown::new(),
-            routes: MoreRoutes::default(),
+            shutdown,
+            routes,
             max_connections,
             tls,
         };
-        let store = Store { journal: files.journal, vault: files.vault };
+        let store = Store { journal: files.journal, assignments: files.assignments, vault: files.vault };
         Ok(Self { parts, made_token, made_key_file: files.made_key_file, store })
     }
 
@@ -195,6 +212,9 @@ impl Store {
         if let Err(error) = self.journal.close() {
             tracing::error!(%error, "the journal did not close cleanly; its last acknowledged entry is durable all the same");
         }
+        if let Err(error) = self.assignments.close() {
+            tracing::error!(%error, "the assignment log did not close cleanly; what was acknowledged is durable all the same");
+        }
         if let Err(error) = self.vault.close() {
             tracing::error!(%error, "the vault did not close cleanly");
         }
@@ -203,13 +223,14 @@ impl Store {
 
 struct OpenedFiles {
     journal: Arc<FileJournal>,
+    assignments: Arc<FileAssignmentLog>,
     vault: FileVault,
     key: MasterKey,
     made_key_file: Option<PathBuf>,
     world: World,
 }
 
-fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &dyn Clock) -> Result<OpenedFiles, StartError> {
+fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &Arc<dyn Clock>) -> Result<OpenedFiles, StartError> {
     let files = RealFiles::shared();
     std::fs::create_dir_all(&folder)
         .map_err(|error| StartError::Folder { folder: folder.clone(), reason: error.to_string() })?;
@@ -227,7 +248,7 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &dyn Clock) -> R
     let key_sets = VaultKeySets::new(Arc::new(vault.clone()));
     let world = Mutex::new(World::empty());
     let (journal, recovered) =
-        FileJournal::open(files, &folder.join("journal"), JournalOptions::default(), clock, |raw| {
+        FileJournal::open(Arc::clone(&files), &folder.join("journal"), JournalOptions::default(), &**clock, |raw| {
             let stored = raw.read()?;
             let mut world = world.lock();
             *world = world.fold(&stored, &key_sets).map_err(|error| error.to_string())?;
@@ -239,7 +260,19 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &dyn Clock) -> R
             "the end of the journal was not completely written and was cut off; nothing acknowledged is lost"
         );
     }
-    Ok(OpenedFiles { journal: Arc::new(journal), vault, key, made_key_file, world: world.into_inner() })
+    let (assignments, recovered) = FileAssignmentLog::open(
+        files,
+        &folder.join("assignments"),
+        Arc::new(vault.clone()),
+        Arc::clone(clock),
+        BatchLimits::default(),
+        Retention::default(),
+    )?;
+    if let Some(torn) = recovered.torn {
+        tracing::warn!(?torn, "the end of the assignment log was not completely written and was cut off");
+    }
+    let assignments = Arc::new(assignments);
+    Ok(OpenedFiles { journal: Arc::new(journal), assignments, vault, key, made_key_file, world: world.into_inner() })
 }
 
 /// Opens the vault of the data folder `data` for a command that works without a server. Blocks.

@@ -101,6 +101,9 @@ pub enum QueryError {
         /// What is wrong with it.
         problem: String,
     },
+    /// The thread that read ended before it was done.
+    #[error("reading the assignment log was interrupted")]
+    Interrupted,
 }
 
 #[cfg(test)]

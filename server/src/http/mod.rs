@@ -1,7 +1,9 @@
 //! The doors over HTTP: the listener, the routes, and errors as callers see them.
 
+pub mod assignments;
 pub mod auth;
 pub mod changes;
+pub mod connections;
 pub mod environments;
 pub mod explain;
 pub mod flags;
@@ -13,6 +15,7 @@ pub mod problem;
 pub mod projects;
 pub mod rate;
 pub mod revert;
+pub mod sdk;
 pub mod sdk_keys;
 pub mod segments;
 pub mod status;

@@ -177,7 +177,7 @@ impl Hub {
     }
 
     /// Waits until the hub's world is at least at `revision`; `false` if that takes longer than `catch_up_ms`.
-    pub(crate) async fn catch_up(&self, revision: u64) -> bool {
+    pub async fn catch_up(&self, revision: u64) -> bool {
         let limit = Duration::from_millis(self.limits.catch_up_ms);
         let mut world = self.world.subscribe();
         let reached = world.wait_for(|world| world.revision >= revision);
