@@ -1,6 +1,8 @@
 //! The integration tests of the whole product, in one binary.
 
 mod architecture;
+mod counts;
+mod network;
 mod push;
 mod support;
 mod vectors;
