@@ -192,3 +192,39 @@ impl std::fmt::Debug for TestClient {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::Cause;
+
+    #[test]
+    fn values_of_every_kind_are_served_and_recorded() {
+        let guidon = TestClient::new();
+        let context = Context::new("u");
+        guidon.set("a", true).set("b", "text").set("c", 2.5).set("d", json!({"size": 3}));
+        assert!(guidon.bool("a", &context, false));
+        assert_eq!(guidon.string("b", &context, ""), "text");
+        assert_eq!(guidon.number("c", &context, 0.0), 2.5);
+        assert_eq!(guidon.json("d", &context, json!(null))["size"], 3);
+        assert!(!guidon.remove("a").bool("a", &context, false));
+        let flags: Vec<_> =
+            guidon.evaluated().into_iter().map(|evaluated| (evaluated.flag, evaluated.variation)).collect();
+        assert_eq!(flags.len(), 5);
+        assert_eq!(flags[4], ("a".to_owned(), None));
+        assert_eq!(guidon.exposures().len(), 4);
+        assert!(guidon.evaluated().is_empty());
+    }
+
+    #[test]
+    fn either_path_can_be_forced() {
+        let guidon = TestClient::new();
+        let context = Context::new("u");
+        let run =
+            |client: &Client| client.path("f", &context).ai(|| Err::<u8, _>("broken")).baseline(|| 1).run_detail();
+        assert_eq!(run(guidon.set_path("f", Ran::Ai)).cause, Cause::Error);
+        assert_eq!(run(guidon.set_path("f", Ran::Baseline)).cause, Cause::Normal);
+        let causes: Vec<Cause> = guidon.exposures().iter().map(|exposure| exposure.cause).collect();
+        assert_eq!(causes, [Cause::Error, Cause::Normal]);
+    }
+}

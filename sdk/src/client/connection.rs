@@ -4,6 +4,7 @@ use std::future::Future;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -90,6 +91,8 @@ pub(super) struct Transport {
     tls: Option<tokio_rustls::TlsConnector>,
     authorization: HeaderValue,
     request_timeout: Duration,
+    /// The present series of failures to open was told at a level that people see.
+    complained: AtomicBool,
 }
 
 impl Transport {
@@ -100,7 +103,7 @@ impl Transport {
         authorization: HeaderValue,
         request_timeout: Duration,
     ) -> Self {
-        Self { endpoint, connector, tls, authorization, request_timeout }
+        Self { endpoint, connector, tls, authorization, request_timeout, complained: AtomicBool::new(false) }
     }
 
     async fn stream(&self) -> io::Result<Box<dyn Io>> {
@@ -113,11 +116,25 @@ impl Transport {
 
     /// Opens the push stream. The caller limits the time by dropping the future.
     pub(super) async fn open(self: Arc<Self>) -> Result<Socket, OpenFailure> {
-        self.try_open().await.map_err(|error| {
-            let refused = matches!(error, TransportError::Status(StatusCode::UNAUTHORIZED));
+        match self.try_open().await {
+            Ok(socket) => {
+                self.complained.store(false, Ordering::Relaxed);
+                Ok(socket)
+            }
+            Err(error) => Err(self.open_failed(&error)),
+        }
+    }
+
+    fn open_failed(&self, error: &TransportError) -> OpenFailure {
+        if self.complained.swap(true, Ordering::Relaxed) {
             tracing::debug!(%error, server = %self.endpoint, "the push stream could not be opened");
-            if refused { OpenFailure::CredentialRefused } else { OpenFailure::Unavailable }
-        })
+        } else {
+            tracing::warn!(%error, server = %self.endpoint, "the push stream could not be opened; trying again");
+        }
+        match error {
+            TransportError::Status(StatusCode::UNAUTHORIZED) => OpenFailure::CredentialRefused,
+            _ => OpenFailure::Unavailable,
+        }
     }
 
     async fn try_open(&self) -> Result<Socket, TransportError> {

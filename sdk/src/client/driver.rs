@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
 
 use super::bootstrap::Keeper;
+use super::changed::Touched;
 use super::config::ExposureSettings;
 use super::connection::{BoxFuture, Incoming, Socket, Transport, TransportError};
 use super::exposures::Outbox;
@@ -231,7 +232,7 @@ impl Driver {
             Action::ApplyPatch(body) => return Some(self.apply(&body)),
             Action::Advance(revision) => {
                 let Some(serving) = self.shared.snapshot.load_full() else { return Some(Event::Unusable) };
-                return Some(self.serve(serving.at(revision), Some(&[])));
+                return Some(self.serve(serving.at(revision), Some(Touched::default())));
             }
             Action::Poll(basis) => {
                 let transport = Arc::clone(&self.transport);
@@ -265,8 +266,7 @@ impl Driver {
         match serving.apply(body) {
             Ok(next) => {
                 tracing::debug!(revision = %next.revision(), "serving a patch");
-                let touched = super::changed::touched_by(body);
-                self.serve(next, Some(&touched))
+                self.serve(next, Some(Touched::by(body)))
             }
             Err(ApplyError::AlreadyApplied { have, .. }) => Event::Applied(have),
             Err(error @ ApplyError::Resync { .. }) => {
@@ -276,7 +276,7 @@ impl Driver {
         }
     }
 
-    fn serve(&mut self, snapshot: Snapshot, touched: Option<&[String]>) -> Event {
+    fn serve(&mut self, snapshot: Snapshot, touched: Option<Touched>) -> Event {
         for problem in snapshot.problems() {
             tracing::warn!(
                 flag = problem.flag,

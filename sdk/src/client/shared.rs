@@ -5,7 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
-use super::changed;
+use super::changed::{self, Touched};
 use super::clock;
 use super::exposures::Recorder;
 use super::hook::{Call, Hook, Outcome};
@@ -79,7 +79,7 @@ impl Shared {
 
     /// Serves a snapshot and tells the listeners. `touched`: keys of flags and segments that a patch names; `None` if anything
     /// may differ.
-    pub(super) fn serve(&self, snapshot: Arc<Snapshot>, touched: Option<&[String]>) {
+    pub(super) fn serve(&self, snapshot: Arc<Snapshot>, touched: Option<Touched>) {
         let before = self.snapshot.swap(Some(Arc::clone(&snapshot)));
         if self.listeners.is_empty() {
             return;
