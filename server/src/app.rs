@@ -3,9 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
-use crate::assignments::{BatchLimits, FileAssignmentLog, Retention};
+use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
 use crate::changes::{ChangeError, ChangeService, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
@@ -13,11 +11,11 @@ use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
 use crate::identity::{Credential, Identity, IdentityError};
-use crate::journal::{FileJournal, Journal, Options as JournalOptions};
-use crate::log::RealFiles;
+use crate::journal::{self, FileJournal, Health, Journal};
+use crate::log::{LogState, RealFiles};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
-use crate::state::World;
+use crate::state::{self, DataFolder, FolderLock, Keeper, OpenOptions, Publisher, World};
 use crate::telemetry::Metrics;
 use crate::vault::{FileVault, KeySource, MASTER_KEY_VARIABLE, MasterKey, Vault, VaultError, VaultKeySets};
 
@@ -27,20 +25,12 @@ const SDK_KEY_PURPOSE: &str = "guidon 2026-11 SDK keys that an idempotent reques
 /// Why the server does not start. Nothing on disk was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The data folder cannot be used.
-    #[error("the data folder {folder}: {reason}")]
-    Folder {
-        /// The folder.
-        folder: PathBuf,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// The journal does not open.
     #[error(transparent)]
-    Journal(#[from] crate::journal::OpenError),
+    State(#[from] state::StartError),
     /// The assignment log does not open.
     #[error(transparent)]
-    Assignments(#[from] crate::assignments::OpenError),
+    Assignments(#[from] assignments::OpenError),
     /// The vault does not open.
     #[error(transparent)]
     Vault(#[from] VaultError),
@@ -73,6 +63,8 @@ pub struct Parts {
     pub metrics: Metrics,
     /// Begins and announces the stop.
     pub shutdown: Shutdown,
+    /// Pushes changes to connected SDKs.
+    pub hub: Arc<Hub>,
     /// Routes of other parts of the server.
     pub routes: MoreRoutes,
     /// How many connections are let in.
@@ -84,7 +76,7 @@ pub struct Parts {
 /// A server, ready to serve.
 pub struct App {
     acceptor: Acceptor,
-    shutdown: Shutdown,
+    hub: Arc<Hub>,
 }
 
 impl App {
@@ -105,17 +97,20 @@ impl App {
             admission: Admission::new(parts.max_connections, parts.metrics.connections),
             tls: parts.tls,
             limits: config.limits.clone(),
-            shutdown: parts.shutdown.clone(),
+            shutdown: parts.shutdown,
         };
-        Self { acceptor, shutdown: parts.shutdown }
+        Self { acceptor, hub: parts.hub }
     }
 
     /// Serves what `listener` accepts until the shutdown begins, then waits for the connections to end, for a bounded time.
     pub async fn serve(self, listener: impl Listener) {
         let (admission, timeout) = (self.acceptor.admission.clone(), self.acceptor.limits.shutdown_timeout);
         self.acceptor.run(listener).await;
-        debug_assert!(self.shutdown.has_begun());
-        if tokio::time::timeout(timeout, admission.all_gone()).await.is_err() {
+        let ended = async {
+            self.hub.shut_down().await;
+            admission.all_gone().await;
+        };
+        if tokio::time::timeout(timeout, ended).await.is_err() {
             tracing::warn!(open = admission.open(), "connections are cut off: they did not end in time");
         }
     }
@@ -136,7 +131,9 @@ pub struct Embedded {
 pub struct Store {
     journal: Arc<FileJournal>,
     assignments: Arc<FileAssignmentLog>,
+    keeper: Arc<Keeper>,
     vault: FileVault,
+    _lock: FolderLock,
 }
 
 impl Embedded {
@@ -160,42 +157,48 @@ impl Embedded {
         let folder = config.storage.data.clone();
         let master_key = master_key.map(str::to_owned);
         let opening = Arc::clone(&clock);
-        let opened = tokio::task::spawn_blocking(move || open_files(folder, master_key.as_deref(), &opening)).await;
+        let opened = tokio::task::spawn_blocking(move || open_files(folder, master_key.as_deref(), opening)).await;
         let files = opened.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let vault: Arc<dyn Vault> = Arc::new(files.vault.clone());
         let secret = files.key.derive(SDK_KEY_PURPOSE);
         let (identity, made_token) = Identity::open(Arc::clone(&vault), chosen_token, secret).await?;
         let journal: Arc<dyn Journal> = files.journal.clone();
+        let world = Arc::new(files.world.clone());
         let limits = PushLimits { max_connections, ..PushLimits::default() };
-        let hub = Arc::new(Hub::new(journal.history(), Arc::new(files.world.clone()), limits, Arc::clone(&clock)));
+        let hub = Arc::new(Hub::new(journal.history(), world, limits, Arc::clone(&clock)));
+        let keeper = Arc::new(files.keeper);
+        let publishers: Vec<Arc<dyn Publisher>> = vec![hub.clone(), keeper.clone()];
         let changes = ChangeService::start(ChangeParts {
             journal,
             key_sets: Arc::new(VaultKeySets::new(vault)),
             clock: Arc::clone(&clock),
             mint: Box::new(RandomMint),
             world: files.world,
-            publishers: vec![hub.clone()],
+            publishers,
         });
         changes.ensure_default_project().await?;
-        let shutdown = Shutdown::new();
         let door = SdkDoor { hub: Arc::clone(&hub), log: files.assignments.clone() };
         let routes = MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) };
-        let stopping = shutdown.clone();
-        tokio::spawn(async move {
-            stopping.begun().await;
-            hub.shut_down().await;
-        });
+        let store = Store {
+            journal: files.journal,
+            assignments: files.assignments,
+            keeper,
+            vault: files.vault,
+            _lock: files.lock,
+        };
+        let metrics = Metrics::new();
+        store.register(&metrics, &changes, &hub);
         let parts = Parts {
             changes,
             identity: Arc::new(identity),
             clock,
-            metrics: Metrics::new(),
-            shutdown,
+            metrics,
+            shutdown: Shutdown::new(),
+            hub,
             routes,
             max_connections,
             tls,
         };
-        let store = Store { journal: files.journal, assignments: files.assignments, vault: files.vault };
         Ok(Self { parts, made_token, made_key_file: files.made_key_file, store })
     }
 
@@ -207,18 +210,65 @@ impl Embedded {
 }
 
 impl Store {
+    /// Registers what the store has to say of itself.
+    fn register(&self, metrics: &Metrics, changes: &Arc<ChangeService>, hub: &Arc<Hub>) {
+        let follower = Arc::clone(changes.follower());
+        metrics.reading("revision", "Revision of the state that is served", move || whole(follower.world().revision));
+        let journal = Arc::clone(&self.journal);
+        metrics
+            .reading("journal_revision", "Last durable entry of the journal", move || whole(journal.head().revision));
+        let journal = Arc::clone(&self.journal);
+        metrics.reading("journal_writable", "1 while the journal takes entries", move || {
+            i64::from(journal.health() == Health::Writable)
+        });
+        let journal = Arc::clone(&self.journal);
+        metrics.reading("journal_bytes", "Length of the journal's files", move || whole(journal.log_health().bytes));
+        let journal = Arc::clone(&self.journal);
+        metrics.reading("journal_commits", "Writes and syncs of the journal since the start", move || {
+            whole(journal.log_health().commits)
+        });
+        let journal = Arc::clone(&self.journal);
+        metrics.reading("journal_pending_bytes", "Bytes that wait to be written to the journal", move || {
+            whole(journal.log_health().pending_bytes as u64)
+        });
+        let keeper = Arc::clone(&self.keeper);
+        metrics.reading("state_kept_revision", "Revision of the state's copy on disk", move || {
+            whole(keeper.health().revision)
+        });
+        let log = Arc::clone(&self.assignments);
+        metrics.reading("assignments_writable", "1 while the assignment log takes batches", move || {
+            i64::from(log.health().state == LogState::Writable)
+        });
+        let log = Arc::clone(&self.assignments);
+        metrics.reading("assignments_bytes", "Length of the assignment log's files", move || whole(log.health().bytes));
+        let hub = Arc::clone(hub);
+        metrics.reading("sdk_connections", "Connected SDKs", move || whole(hub.connection_count() as u64));
+    }
+
+    /// The assignment log.
+    #[must_use]
+    pub fn assignments(&self) -> &Arc<FileAssignmentLog> {
+        &self.assignments
+    }
+
     /// Writes what waits and releases the folder. Blocks.
     pub fn close(&self) {
         if let Err(error) = self.journal.close() {
             tracing::error!(%error, "the journal did not close cleanly; its last acknowledged entry is durable all the same");
         }
         if let Err(error) = self.assignments.close() {
-            tracing::error!(%error, "the assignment log did not close cleanly; what was acknowledged is durable all the same");
+            tracing::error!(%error, "the assignment log did not close cleanly; what it acknowledged is durable all the same");
         }
+        self.keeper.close();
         if let Err(error) = self.vault.close() {
             tracing::error!(%error, "the vault did not close cleanly");
         }
     }
+}
+
+/// A count as a gauge's value.
+fn whole(count: u64) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
 }
 
 struct OpenedFiles {
@@ -228,14 +278,15 @@ struct OpenedFiles {
     key: MasterKey,
     made_key_file: Option<PathBuf>,
     world: World,
+    keeper: Keeper,
+    lock: FolderLock,
 }
 
-fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &Arc<dyn Clock>) -> Result<OpenedFiles, StartError> {
+fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) -> Result<OpenedFiles, StartError> {
     let files = RealFiles::shared();
-    std::fs::create_dir_all(&folder)
-        .map_err(|error| StartError::Folder { folder: folder.clone(), reason: error.to_string() })?;
-    let vault_folder = folder.join("vault");
-    let (key, source) = MasterKey::load_or_create(master_key, &folder.join("master.key"), &vault_folder)?;
+    let folder = DataFolder::new(folder);
+    let lock = folder.lock(&*files).map_err(journal::OpenError::from).map_err(state::StartError::from)?;
+    let (key, source) = MasterKey::load_or_create(master_key, &folder.master_key(), &folder.vault())?;
     let made_key_file = match source {
         KeySource::Created(path) => Some(path),
         KeySource::File(path, Some(mode)) => {
@@ -244,35 +295,32 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &Arc<dyn Clock>)
         }
         KeySource::File(..) | KeySource::Environment => None,
     };
-    let vault = FileVault::open(Arc::clone(&files), &vault_folder, &key)?.vault;
-    let key_sets = VaultKeySets::new(Arc::new(vault.clone()));
-    let world = Mutex::new(World::empty());
-    let (journal, recovered) =
-        FileJournal::open(Arc::clone(&files), &folder.join("journal"), JournalOptions::default(), &**clock, |raw| {
-            let stored = raw.read()?;
-            let mut world = world.lock();
-            *world = world.fold(&stored, &key_sets).map_err(|error| error.to_string())?;
-            Ok(())
-        })?;
-    if let Some(torn) = recovered.torn {
-        tracing::warn!(
-            ?torn,
-            "the end of the journal was not completely written and was cut off; nothing acknowledged is lost"
-        );
-    }
+    let vault = FileVault::open(Arc::clone(&files), &folder.vault(), &key)?.vault;
+    let shared_vault: Arc<dyn Vault> = Arc::new(vault.clone());
+    let key_sets = VaultKeySets::new(Arc::clone(&shared_vault));
+    let (journal, state) = (folder.journal(), folder.state());
+    let opened = state::open(Arc::clone(&files), &journal, &state, OpenOptions::default(), &*clock, &key_sets)?;
     let (assignments, recovered) = FileAssignmentLog::open(
         files,
-        &folder.join("assignments"),
-        Arc::new(vault.clone()),
-        Arc::clone(clock),
+        &folder.assignments(),
+        shared_vault,
+        clock,
         BatchLimits::default(),
         Retention::default(),
     )?;
     if let Some(torn) = recovered.torn {
         tracing::warn!(?torn, "the end of the assignment log was not completely written and was cut off");
     }
-    let assignments = Arc::new(assignments);
-    Ok(OpenedFiles { journal: Arc::new(journal), assignments, vault, key, made_key_file, world: world.into_inner() })
+    Ok(OpenedFiles {
+        journal: Arc::new(opened.journal),
+        assignments: Arc::new(assignments),
+        vault,
+        key,
+        made_key_file,
+        world: opened.world,
+        keeper: opened.keeper,
+        lock,
+    })
 }
 
 /// Opens the vault of the data folder `data` for a command that works without a server. Blocks.
@@ -281,8 +329,8 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: &Arc<dyn Clock>)
 ///
 /// [`VaultError`] if a server has it open, if the master key is another one, or if the vault is damaged.
 pub fn open_vault(data: &Path) -> Result<Arc<dyn Vault>, VaultError> {
-    let folder = data.join("vault");
+    let folder = DataFolder::new(data);
     let master_key = std::env::var(MASTER_KEY_VARIABLE).ok();
-    let (key, _) = MasterKey::load_or_create(master_key.as_deref(), &data.join("master.key"), &folder)?;
-    Ok(Arc::new(FileVault::open(RealFiles::shared(), &folder, &key)?.vault))
+    let (key, _) = MasterKey::load_or_create(master_key.as_deref(), &folder.master_key(), &folder.vault())?;
+    Ok(Arc::new(FileVault::open(RealFiles::shared(), &folder.vault(), &key)?.vault))
 }

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
-use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
@@ -126,6 +127,11 @@ impl Metrics {
         register(&mut self.registry.lock());
     }
 
+    /// Registers a gauge whose value is read when it is scraped.
+    pub fn reading(&self, name: &'static str, help: &'static str, read: impl Fn() -> i64 + Send + Sync + 'static) {
+        self.registry.lock().register_collector(Box::new(Reading { name, help, read: Box::new(read) }));
+    }
+
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn encode(&self) -> String {
@@ -133,6 +139,27 @@ impl Metrics {
         // Writing into a string does not fail.
         let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry.lock());
         text
+    }
+}
+
+/// A gauge that is read when it is scraped.
+struct Reading {
+    name: &'static str,
+    help: &'static str,
+    read: Box<dyn Fn() -> i64 + Send + Sync>,
+}
+
+impl std::fmt::Debug for Reading {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(formatter, "Reading({})", self.name)
+    }
+}
+
+impl Collector for Reading {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> std::fmt::Result {
+        let gauge = ConstGauge::new((self.read)());
+        let metric = encoder.encode_descriptor(self.name, self.help, None, gauge.metric_type())?;
+        gauge.encode(metric)
     }
 }
 
@@ -161,7 +188,9 @@ mod tests {
         let gauge = Gauge::<i64>::default();
         metrics.register(|registry| registry.register("revision", "Revision", gauge.clone()));
         gauge.set(42);
+        metrics.reading("answers", "Read when scraped", || 43);
         let text = metrics.encode();
+        assert!(text.contains("guidon_answers 43"), "{text}");
         assert!(text.contains(r#"guidon_http_requests_total{method="GET",route="/healthz",status="200"} 1"#), "{text}");
         assert!(text.contains("guidon_revision 42"), "{text}");
     }

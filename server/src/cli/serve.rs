@@ -72,17 +72,16 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
 fn start_error(error: &StartError, folder: &Path) -> CliError {
     let text = error.to_string();
     match error {
-        StartError::Journal(_) | StartError::Vault(_) if !text.contains("held by process") => {
+        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_)
+            if !text.contains("is in use by process") =>
+        {
             CliError::Damaged(format!(
                 "{text}\n  Nothing was changed. The store is in {}. The choices: restore it from a backup, or look closer with \
              `guidon journal verify --data {0}`.",
                 folder.display()
             ))
         }
-        StartError::Journal(_) | StartError::Vault(_) => CliError::Unexpected(format!(
-            "{text}\n  Another server works on {}. Stop it, or give this one a folder of its own with --data.",
-            folder.display()
-        )),
+        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) => CliError::Unexpected(text),
         StartError::Identity(_) | StartError::Tls(_) | StartError::Limit(_) => CliError::Usage(text),
         _ => CliError::Unexpected(text),
     }
