@@ -1,5 +1,6 @@
 //! The integration tests of the whole product, in one binary.
 
+mod api;
 mod architecture;
 mod counts;
 mod network;

@@ -1,4 +1,7 @@
-//! A whole server in this process, on a folder of its own.
+//! Servers for tests: one in this process ([`TestServer`]), and the binary as a process of its own ([`ServerProcess`]).
+
+mod client;
+mod process;
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,6 +14,9 @@ use guidon_server::shutdown::Shutdown;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+
+pub use client::TestClient;
+pub use process::{ServerOptions, ServerProcess, binary};
 
 /// The administrator's token of every test server.
 pub const TOKEN: &str = "gdn_admin_0123456789abcdefghijklmnopqrstuvwxyzABCDEFG";

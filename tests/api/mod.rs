@@ -1,0 +1,7 @@
+//! The API by route, on a real server.
+
+mod changes;
+mod doors;
+mod reading;
+mod sdk_keys;
+mod serving;
