@@ -9,6 +9,7 @@ pub mod explain;
 pub mod flags;
 pub mod journal;
 pub mod middleware;
+pub mod openapi;
 pub mod page;
 pub mod parameters;
 pub mod problem;
@@ -157,6 +158,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
     Router::new()
         .merge(bounded)
         .merge(operation_routes())
+        .merge(openapi::routes())
         .merge(more.open)
         .fallback(middleware::no_such_route)
         .method_not_allowed_fallback(middleware::no_such_method)

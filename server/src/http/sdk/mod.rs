@@ -1,8 +1,8 @@
 //! `/sdk/v1`: what SDKs talk to, with an SDK key.
 
-mod exposures;
-mod snapshot;
-mod stream;
+pub(crate) mod exposures;
+pub(crate) mod snapshot;
+pub(crate) mod stream;
 
 use std::sync::Arc;
 
