@@ -43,8 +43,13 @@ impl TestServer {
 
     /// Starts a server on `folder` and `address`.
     pub async fn start_at(folder: &Path, address: &str) -> Self {
-        let folder = folder.to_str().unwrap();
-        let config = Command::try_parse_from(["guidon", "--data", folder, "--shutdown-timeout", "5"]).unwrap().config;
+        Self::start_with(folder, address, &[]).await
+    }
+
+    /// Starts a server on `folder` and `address` with further arguments of `guidon serve`.
+    pub async fn start_with(folder: &Path, address: &str, arguments: &[&str]) -> Self {
+        let usual = ["guidon", "--data", folder.to_str().unwrap(), "--shutdown-timeout", "5"];
+        let config = Command::try_parse_from(usual.iter().chain(arguments)).unwrap().config;
         let listener = TcpListener::bind(address).await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let embedded = Box::pin(Embedded::open(&config, Some(TOKEN), None)).await.unwrap();
