@@ -3,6 +3,9 @@
 mod api;
 mod architecture;
 mod counts;
+mod crowd;
+mod faults;
+mod fuzz;
 mod network;
 mod push;
 mod support;
