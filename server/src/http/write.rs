@@ -2,9 +2,10 @@
 
 use axum::body::Body;
 use axum::extract::{FromRequest, Request};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use bytes::{Bytes, BytesMut};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
 use http::{HeaderMap, HeaderName};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
+use http_body_util::BodyExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
@@ -18,6 +19,10 @@ use crate::changes::{Author, IdempotencyKey};
 
 /// Lets a write be sent again: the same key and body give the same answer for 24 hours.
 pub const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// A body over the limit is read on, and thrown away, up to this many times the limit: a caller who is cut off while sending
+/// does not get to read why.
+const MAX_DISCARDED_LIMITS: usize = 4;
 
 /// A JSON body, read strictly. An empty body is null.
 pub struct JsonBody(pub Value);
@@ -105,24 +110,9 @@ fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Problem> {
     }
 }
 
-async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes, Problem> {
-    let too_large = || {
-        Problem::new(Code::BodyTooLarge, format!("A body may have {limit} bytes (--max-body-bytes); split the change."))
-            .with("limitBytes", limit)
-    };
+async fn read_body(request: Request, limit: usize) -> Result<Bytes, Problem> {
     let (parts, body) = request.into_parts();
-    let announced = parts.headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > limit as u64) {
-        return Err(too_large());
-    }
-    let bytes = Limited::<Body>::new(body, limit).collect().await.map_err(|error| {
-        if error.is::<LengthLimitError>() {
-            too_large()
-        } else {
-            Problem::new(Code::InvalidRequest, "The body ended before it was complete.")
-        }
-    })?;
-    let bytes = bytes.to_bytes();
+    let bytes = receive(&parts.headers, body, limit).await?;
     if !bytes.is_empty() && !is_json(&parts.headers) {
         return Err(Problem::new(
             Code::UnsupportedMediaType,
@@ -130,6 +120,35 @@ async fn read_body(request: Request, limit: usize) -> Result<bytes::Bytes, Probl
         ));
     }
     Ok(bytes)
+}
+
+/// The body, unless it is over the limit.
+async fn receive(headers: &HeaderMap, mut body: Body, limit: usize) -> Result<Bytes, Problem> {
+    let too_large = || {
+        Problem::new(Code::BodyTooLarge, format!("A body may have {limit} bytes (--max-body-bytes); split the change."))
+            .with("limitBytes", limit)
+    };
+    let announced = headers.get(CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    let mut is_too_large = announced.is_some_and(|length| length > limit as u64);
+    if is_too_large && headers.contains_key(EXPECT) {
+        // The caller asked before sending.
+        return Err(too_large());
+    }
+    let (mut bytes, mut length) = (BytesMut::new(), 0_usize);
+    while let Some(frame) = body.frame().await {
+        let cut_off = |_| Problem::new(Code::InvalidRequest, "The body ended before it was complete.");
+        let Ok(data) = frame.map_err(cut_off)?.into_data() else { continue };
+        length = length.saturating_add(data.len());
+        is_too_large |= length > limit;
+        if !is_too_large {
+            bytes.extend_from_slice(&data);
+        } else if length > limit.saturating_mul(MAX_DISCARDED_LIMITS) {
+            break;
+        } else {
+            bytes = BytesMut::new();
+        }
+    }
+    if is_too_large { Err(too_large()) } else { Ok(bytes.freeze()) }
 }
 
 fn is_json(headers: &HeaderMap) -> bool {
