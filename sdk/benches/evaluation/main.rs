@@ -2,7 +2,8 @@
 //!
 //! A floor is straight-line code that does just that one evaluation on the same data: what a program would do that had no
 //! flag service. Figures are medians of rounds that alternate between floor and evaluator, so that what else the machine
-//! does meets both. `-- W2` runs one workload.
+//! does meets both. `-- W2` runs one workload; `-- W2 --floor 1000` and `-- W2 --guidon 1000` only so many calls of one side,
+//! for counting instructions where the clock cannot be trusted.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod floors;
@@ -31,6 +32,13 @@ fn main() {
     }
     let only: Option<String> = std::env::args().skip(1).find(|argument| !argument.starts_with('-'));
     let data = workloads::Data::new();
+    if let (Some(only), Some((side, calls))) = (&only, one_side()) {
+        return data.each(|name, floor, guidon| {
+            if name.starts_with(only.as_str()) {
+                (if side == "--floor" { floor } else { guidon })(calls);
+            }
+        });
+    }
     println!("{:<44} {:>9} {:>9} {:>7} {:>12}", "workload", "floor ns", "guidon ns", "ratio", "allocations");
     data.each(|name, floor, guidon| {
         if only.as_ref().is_some_and(|only| !name.starts_with(only.as_str())) {
@@ -48,6 +56,12 @@ fn main() {
     }
     threads(&data);
     memory::report();
+}
+
+/// Which side is asked for alone, and how many calls of it.
+fn one_side() -> Option<(String, usize)> {
+    let mut arguments = std::env::args().skip_while(|argument| argument != "--floor" && argument != "--guidon");
+    Some((arguments.next()?, arguments.next()?.parse().ok()?))
 }
 
 /// Median nanoseconds per call of both.

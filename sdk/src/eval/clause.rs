@@ -9,14 +9,15 @@ use ipnet::IpNet;
 use regex::Regex;
 
 use super::instant::Instant;
+use super::symbols::{NameId, Names};
 use super::version::Version;
-use crate::model::{AttributeName, AttributeValue, Context};
+use crate::model::{AttributeValue, Context};
 
 /// One condition on a context, ready to be tested.
 #[derive(Clone, Debug)]
 pub(crate) struct Clause {
-    /// Name of the attribute; `None` is the targeting key.
-    pub(crate) attribute: Option<AttributeName>,
+    /// The attribute; `None` is the targeting key.
+    pub(crate) attribute: Option<NameId>,
     pub(crate) negate: bool,
     /// Where the attribute is kept once it was looked up, if other clauses of the flag test it too; see [`Memo`].
     pub(crate) memo: u8,
@@ -31,15 +32,17 @@ pub(crate) enum Test {
     Exists,
     /// Up to three strings of up to [`ShortText::MAX_BYTES`] bytes, each in one word.
     ShortStrings([ShortText; 3]),
-    Strings(Box<[Box<str>]>),
+    Strings(Texts),
     /// More than [`LINEAR_STRINGS`] strings.
     StringSet(Box<HashSet<Box<str>, FixedState>>),
     Numbers(Box<[f64]>),
+    /// Whether false and whether true is accepted.
+    Booleans([bool; 2]),
     /// Values of several types.
     Mixed(Box<Mixed>),
-    Contains(Box<[Box<str>]>),
-    StartsWith(Box<[Box<str>]>),
-    EndsWith(Box<[Box<str>]>),
+    Contains(Texts),
+    StartsWith(Texts),
+    EndsWith(Texts),
     Matches(Box<[Regex]>),
     Number(Bound, f64),
     /// A release version: no pre-release identifiers on our side.
@@ -51,6 +54,23 @@ pub(crate) enum Test {
     IpInRange(Box<[IpNet]>),
     /// Positions of segments in the ruleset.
     Segment(Box<[u32]>),
+}
+
+/// One string or several, any of which may match.
+#[derive(Clone, Debug)]
+pub(crate) enum Texts {
+    One(Box<str>),
+    Many(Box<[Box<str>]>),
+}
+
+impl Texts {
+    #[inline]
+    fn any(&self, matches: impl Fn(&str) -> bool) -> bool {
+        match self {
+            Self::One(text) => matches(text),
+            Self::Many(texts) => texts.iter().any(|text| matches(text)),
+        }
+    }
 }
 
 /// Most strings that are searched one by one.
@@ -112,7 +132,8 @@ impl ShortText {
 pub(crate) struct Mixed {
     pub(crate) strings: HashSet<Box<str>, FixedState>,
     pub(crate) numbers: Box<[f64]>,
-    pub(crate) booleans: Box<[bool]>,
+    /// As in [`Test::Booleans`].
+    pub(crate) booleans: [bool; 2],
 }
 
 /// A version that the clause owns.
@@ -128,24 +149,25 @@ impl OwnedVersion {
     }
 }
 
-/// Attributes that were looked up in this evaluation, present or not: twenty rules on one attribute look it up once.
-pub(crate) type Memo<'a> = [Option<Option<&'a AttributeValue<'a>>>; MEMO];
+/// Attributes that were looked up in this evaluation: twenty rules on one attribute look it up once.
+pub(crate) type Memo<'a> = [Option<&'a AttributeValue<'a>>; MEMO];
 
 /// Attributes of a flag that are remembered during one evaluation.
 const MEMO: usize = 4;
 
+/// What an attribute is that is not there.
+static ABSENT: AttributeValue<'static> = AttributeValue::Null;
+
 /// Gives the attributes that several clauses test a place in the [`Memo`].
 pub(crate) fn assign_memo(clauses: &mut [Clause]) {
-    let mut names: Vec<(AttributeName, u32)> = Vec::new();
-    let position = |names: &[(AttributeName, u32)], clause: &Clause| {
-        let name = clause.attribute.as_ref()?;
-        names.iter().position(|(known, _)| known.as_str() == name.as_str())
-    };
+    let mut names: Vec<(NameId, u32)> = Vec::new();
+    let position =
+        |names: &[(NameId, u32)], clause: &Clause| names.iter().position(|(known, _)| Some(*known) == clause.attribute);
     for clause in clauses.iter() {
-        match (position(&names, clause), &clause.attribute) {
+        match (position(&names, clause), clause.attribute) {
             (Some(known), _) => names.iter_mut().skip(known).take(1).for_each(|(_, count)| *count += 1),
             // The first few names are enough to find the frequent ones, and bound the search.
-            (None, Some(name)) if names.len() < 4 * MEMO => names.push((name.clone(), 1)),
+            (None, Some(name)) if names.len() < 4 * MEMO => names.push((name, 1)),
             _ => {}
         }
     }
@@ -158,30 +180,44 @@ pub(crate) fn assign_memo(clauses: &mut [Clause]) {
 
 impl Clause {
     /// As [`Clause::test`], looking the attribute up at most once in an evaluation.
-    #[inline]
-    pub(crate) fn test_once<'a>(&self, context: &'a Context<'a>, memo: &mut Memo<'a>) -> bool {
-        match (&self.attribute, memo.get_mut(usize::from(self.memo))) {
-            (Some(name), Some(place)) => {
-                let value = *place.get_or_insert_with(|| context.look_up(name));
-                value.is_some_and(|value| self.test.value(value))
-            }
-            _ => self.test(context),
-        }
+    #[inline(always)]
+    pub(crate) fn test_once<'a>(&self, context: &'a Context<'a>, names: &Names, memo: &mut Memo<'a>) -> bool {
+        let Some(name) = self.attribute else { return self.test_key(context) };
+        let value = match memo.get_mut(usize::from(self.memo)) {
+            Some(place) => *place.get_or_insert_with(|| look_up(context, names, name)),
+            None => look_up(context, names, name),
+        };
+        self.test.value(value)
     }
 
     /// Whether the attribute passes the test, before `negate`. Segments are the caller's to test.
-    #[inline]
-    pub(crate) fn test(&self, context: &Context<'_>) -> bool {
-        match &self.attribute {
-            Some(name) => context.look_up(name).is_some_and(|value| self.test.value(value)),
-            None => context.targeting_key().is_some_and(|key| self.test.text(key)),
+    pub(crate) fn test(&self, context: &Context<'_>, names: &Names) -> bool {
+        match self.attribute {
+            Some(name) => self.test.value(look_up(context, names, name)),
+            None => self.test_key(context),
         }
     }
+
+    #[inline(never)]
+    fn test_key(&self, context: &Context<'_>) -> bool {
+        context.targeting_key().is_some_and(|key| self.test.text(key))
+    }
+}
+
+#[inline]
+fn look_up<'a>(context: &'a Context<'_>, names: &Names, name: NameId) -> &'a AttributeValue<'a> {
+    names.get(name).and_then(|name| context.get(name)).unwrap_or(&ABSENT)
+}
+
+/// As `text.ends_with(end)`, seldom calling `memcmp`: the last byte tells most texts apart.
+#[inline]
+fn ends_with(text: &str, end: &str) -> bool {
+    end.is_empty() || (text.as_bytes().last() == end.as_bytes().last() && text.ends_with(end))
 }
 
 impl Test {
     /// Whether an attribute's value, or any element of a list, passes.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn value(&self, value: &AttributeValue<'_>) -> bool {
         match value {
             AttributeValue::String(text) => self.text(text),
@@ -206,21 +242,16 @@ impl Test {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn text(&self, text: &str) -> bool {
         match self {
-            Self::ShortStrings(values) => {
-                let text = ShortText::new(text);
-                values.contains(&text)
-            }
-            Self::Strings(values) => values.iter().any(|value| **value == *text),
-            Self::StringSet(values) => values.contains(text),
+            Self::ShortStrings(values) => values.contains(&ShortText::new(text)),
+            Self::Strings(values) => values.any(|value| value == text),
             Self::Release(bound, numbers) => Version::parse(text).is_some_and(|version| {
                 bound.admits(version.precedence(&Version { numbers: *numbers, pre_release: "" }))
             }),
-            Self::Contains(values) => values.iter().any(|value| text.contains(&**value)),
-            Self::StartsWith(values) => values.iter().any(|value| text.starts_with(&**value)),
-            Self::EndsWith(values) => values.iter().any(|value| text.ends_with(&**value)),
+            Self::StartsWith(values) => values.any(|value| text.starts_with(value)),
+            Self::EndsWith(values) => values.any(|value| ends_with(text, value)),
             _ => self.rare_text(text),
         }
     }
@@ -229,6 +260,8 @@ impl Test {
     fn rare_text(&self, text: &str) -> bool {
         match self {
             Self::Exists => true,
+            Self::StringSet(values) => values.contains(text),
+            Self::Contains(values) => values.any(|value| text.contains(value)),
             Self::Mixed(values) => values.strings.contains(text),
             Self::Matches(patterns) => patterns.iter().any(|pattern| pattern.is_match(text)),
             Self::Versions(any) => {
@@ -246,11 +279,18 @@ impl Test {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn number(&self, number: f64) -> bool {
         match self {
-            Self::Exists => true,
             Self::Number(bound, limit) => number.partial_cmp(limit).is_some_and(|order| bound.admits(order)),
+            _ => self.rare_number(number),
+        }
+    }
+
+    #[inline(never)]
+    fn rare_number(&self, number: f64) -> bool {
+        match self {
+            Self::Exists => true,
             Self::Numbers(values) => values.contains(&number),
             Self::Mixed(values) => values.numbers.contains(&number),
             Self::Before(limit) => Instant::from_milliseconds(number).is_some_and(|instant| instant < *limit),
@@ -261,9 +301,11 @@ impl Test {
 
     #[inline]
     fn boolean(&self, boolean: bool) -> bool {
+        let accepts = |[no, yes]: [bool; 2]| if boolean { yes } else { no };
         match self {
             Self::Exists => true,
-            Self::Mixed(values) => values.booleans.contains(&boolean),
+            Self::Booleans(accepted) => accepts(*accepted),
+            Self::Mixed(values) => accepts(values.booleans),
             _ => false,
         }
     }

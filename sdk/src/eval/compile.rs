@@ -11,13 +11,11 @@ use regex::{Regex, RegexBuilder};
 use serde_json::Value;
 
 use super::bucket::Salt;
-use super::clause::{Bound, Clause, LINEAR_STRINGS, Mixed, OwnedVersion, ShortText, Test, assign_memo};
+use super::clause::{Bound, Clause, LINEAR_STRINGS, Mixed, OwnedVersion, ShortText, Test, Texts, assign_memo};
 use super::instant::Instant;
 use super::version::Version;
 use super::{allocation, symbols::Symbols};
-use crate::model::{
-    self, AttributeName, EnvironmentFlag, FlagKind, Op, ProvenanceKind, Rollout, Serve, SlotRange, TARGETING_KEY,
-};
+use crate::model::{self, EnvironmentFlag, FlagKind, Op, ProvenanceKind, Rollout, Serve, SlotRange, TARGETING_KEY};
 
 /// Largest compiled form of one regular expression, in bytes.
 pub const MAX_REGEX_BYTES: usize = 256 * 1024;
@@ -129,7 +127,7 @@ pub(crate) enum Outlet {
 pub(crate) struct CompiledRollout {
     pub(crate) salt: Salt,
     /// `None` is the targeting key.
-    pub(crate) bucket_by: Option<Box<AttributeName>>,
+    pub(crate) bucket_by: Option<Box<str>>,
     pub(crate) ranges: Ranges,
 }
 
@@ -204,10 +202,10 @@ pub(crate) fn compile_flag(flag: EnvironmentFlag, symbols: &mut Symbols<'_>) -> 
             return Err(Fault::new(format!("{}/clauses", at()), "empty", "a rule needs at least one clause"));
         }
         compile_clauses(&rule.clauses, symbols, &mut clauses).map_err(|fault| fault.under(&at()))?;
-        let serve = builder.serve(&rule.serve, symbols, || format!("{}/serve", at()))?;
+        let serve = builder.serve(&rule.serve, || format!("{}/serve", at()))?;
         rules.push(Rule { id: rule.id.into(), clauses: count, serve });
     }
-    let fallthrough = builder.serve(&config.fallthrough, symbols, || "/config/fallthrough".to_owned())?;
+    let fallthrough = builder.serve(&config.fallthrough, || "/config/fallthrough".to_owned())?;
     let rollouts = builder.rollouts.into();
     if clauses.len() > 1 {
         assign_memo(&mut clauses);
@@ -276,11 +274,11 @@ impl FlagBuilder<'_> {
         Ok((!none).then(|| Box::new(Gates { prerequisites, targets: by_key })))
     }
 
-    fn serve(&mut self, serve: &Serve, symbols: &mut Symbols<'_>, at: impl Fn() -> String) -> Result<Outlet, Fault> {
+    fn serve(&mut self, serve: &Serve, at: impl Fn() -> String) -> Result<Outlet, Fault> {
         match serve {
             Serve::Variation(key) => Ok(Outlet::Variation(self.variation(key, || format!("{}/variation", at()))?)),
             Serve::Rollout(rollout) => {
-                let rollout = self.rollout(rollout, symbols, || format!("{}/rollout", at()))?;
+                let rollout = self.rollout(rollout, || format!("{}/rollout", at()))?;
                 let position = u16::try_from(self.rollouts.len())
                     .map_err(|_| Fault::new(at(), "tooMany", "a flag may have 65536 rollouts"))?;
                 self.rollouts.push(rollout);
@@ -289,12 +287,7 @@ impl FlagBuilder<'_> {
         }
     }
 
-    fn rollout(
-        &self,
-        rollout: &Rollout,
-        symbols: &mut Symbols<'_>,
-        at: impl Fn() -> String,
-    ) -> Result<CompiledRollout, Fault> {
+    fn rollout(&self, rollout: &Rollout, at: impl Fn() -> String) -> Result<CompiledRollout, Fault> {
         let computed: Vec<SlotRange>;
         let ranges = if rollout.allocation.is_empty() {
             computed = allocation::reallocate(&[], &rollout.weights);
@@ -319,7 +312,7 @@ impl FlagBuilder<'_> {
         } else {
             Ranges::Many(owners.into())
         };
-        let bucket_by = (rollout.bucket_by != TARGETING_KEY).then(|| Box::new(symbols.name(&rollout.bucket_by)));
+        let bucket_by = (rollout.bucket_by != TARGETING_KEY).then(|| rollout.bucket_by.as_str().into());
         Ok(CompiledRollout { salt: Salt::new(&rollout.salt), bucket_by, ranges })
     }
 }
@@ -416,8 +409,11 @@ fn strings(clause: &model::Clause) -> Result<Vec<&str>, Vec<Fault>> {
     each(clause, text)
 }
 
-fn owned(values: Vec<&str>) -> Box<[Box<str>]> {
-    values.into_iter().map(Into::into).collect()
+fn owned(values: Vec<&str>) -> Texts {
+    match values.as_slice() {
+        [one] => Texts::One((*one).into()),
+        _ => Texts::Many(values.into_iter().map(Into::into).collect()),
+    }
 }
 
 fn in_values(clause: &model::Clause) -> Result<Test, Vec<Fault>> {
@@ -433,7 +429,11 @@ fn in_values(clause: &model::Clause) -> Result<Test, Vec<Fault>> {
     if numbers.len() == clause.values.len() {
         return Ok(Test::Numbers(numbers));
     }
-    let booleans = clause.values.iter().filter_map(Value::as_bool).collect();
+    let accepts = |wanted| clause.values.iter().filter_map(Value::as_bool).any(|value| value == wanted);
+    let booleans = [accepts(false), accepts(true)];
+    if strings.is_empty() && numbers.is_empty() {
+        return Ok(Test::Booleans(booleans));
+    }
     Ok(Test::Mixed(Box::new(Mixed { strings: strings.into_iter().map(Into::into).collect(), numbers, booleans })))
 }
 

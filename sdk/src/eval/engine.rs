@@ -6,6 +6,7 @@ use super::bucket::{Bucket, Unit};
 use super::clause::{Clause, Memo, Test};
 use super::compile::{CompiledFlag, CompiledRollout, Gates, Outlet, Rule, Variation};
 use super::ruleset::{FlagRef, FlagSlot, FlagState, Ruleset, SegmentState};
+use super::symbols::Names;
 use super::table::Keyed;
 use super::{ErrorCode, Reason};
 use crate::model::{Context, FlagKind, ProvenanceKind};
@@ -366,7 +367,7 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
     fn clause(&mut self, clause: &'a Clause, memo: &mut Memo<'a>) -> bool {
         let matched = match &clause.test {
             Test::Segment(positions) => self.any_segment(positions),
-            _ => clause.test_once(self.context, memo),
+            _ => clause.test_once(self.context, &self.ruleset.names, memo),
         };
         matched != clause.negate
     }
@@ -375,7 +376,7 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
         let mut any = false;
         for &position in positions {
             let Some(slot) = self.ruleset.segments.at(position) else { continue };
-            let answer = in_segment(&slot.state, self.context);
+            let answer = in_segment(&slot.state, self.context, &self.ruleset.names);
             self.visitor.segment(slot.key(), answer);
             any |= answer.is_member();
             if any && !V::EXHAUSTIVE {
@@ -399,11 +400,11 @@ impl<'a> Engine<'a, ()> {
 fn unit_of<'a>(rollout: Option<&CompiledRollout>, context: &'a Context<'a>) -> Option<Unit<'a>> {
     match rollout.and_then(|rollout| rollout.bucket_by.as_deref()) {
         None => context.targeting_key().map(Unit::Text),
-        Some(name) => context.look_up(name).and_then(Unit::of),
+        Some(name) => context.get(name).and_then(Unit::of),
     }
 }
 
-fn in_segment<'a>(state: &'a SegmentState, context: &Context<'_>) -> SegmentAnswer<'a> {
+fn in_segment<'a>(state: &'a SegmentState, context: &Context<'_>, names: &Names) -> SegmentAnswer<'a> {
     let segment = match state {
         SegmentState::Known(segment) => segment,
         SegmentState::Missing => return SegmentAnswer::Unknown,
@@ -419,7 +420,7 @@ fn in_segment<'a>(state: &'a SegmentState, context: &Context<'_>) -> SegmentAnsw
     }
     let Ok(rules) = &segment.rules else { return SegmentAnswer::Broken };
     // Segments' rules refer to no segments, so that a clause's own test is all there is.
-    let matches = |clause: &Clause| clause.test(context) != clause.negate;
+    let matches = |clause: &Clause| clause.test(context, names) != clause.negate;
     rules
         .iter()
         .find(|rule| rule.clauses.iter().all(matches))

@@ -18,7 +18,7 @@ use crate::protocol::SegmentKeysPatch;
 pub struct Ruleset {
     pub(super) flags: Table<FlagSlot>,
     pub(super) segments: Table<SegmentSlot>,
-    names: Arc<Names>,
+    pub(super) names: Arc<Names>,
 }
 
 /// A flag's place: reserved, once somebody has referred to it, for as long as the ruleset and its descendants live.

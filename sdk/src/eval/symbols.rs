@@ -1,20 +1,44 @@
 //! What compiled definitions share: attribute names, lists of variations, and the positions of flags and segments.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use foldhash::fast::FixedState;
-use hashbrown::HashSet;
+use hashbrown::HashMap;
 
 use super::compile::Variation;
 use super::ruleset::{FlagSlot, SegmentSlot};
 use super::table::Table;
-use crate::model::{self, AttributeName};
+use crate::model;
 
 /// Most lists of variations that are remembered for sharing; flags past it have lists of their own.
 const MAX_SHARED_LISTS: usize = 16;
 
-/// Names that occur in many definitions, stored once.
-pub(super) type Names = HashSet<Arc<str>, FixedState>;
+/// Names of the attributes that clauses test, each stored once.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Names {
+    list: Vec<Arc<str>>,
+    ids: HashMap<Arc<str>, NameId, FixedState>,
+}
+
+/// Which of a ruleset's [`Names`] is meant: its position, counted from 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct NameId(NonZeroU32);
+
+impl Names {
+    #[inline]
+    pub(super) fn get(&self, id: NameId) -> Option<&str> {
+        self.list.get(id.0.get() as usize - 1).map(|name| &**name)
+    }
+
+    fn add(&mut self, name: &str) -> NameId {
+        let name: Arc<str> = name.into();
+        self.list.push(Arc::clone(&name));
+        let id = NameId(u32::try_from(self.list.len()).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX));
+        self.ids.insert(name, id);
+        id
+    }
+}
 
 /// Resolves names and keys while definitions are compiled.
 pub(crate) struct Symbols<'a> {
@@ -27,14 +51,10 @@ pub(crate) struct Symbols<'a> {
 }
 
 impl Symbols<'_> {
-    /// The one copy of an attribute name.
-    pub(super) fn name(&mut self, name: &str) -> AttributeName {
-        if let Some(known) = self.names.get(name) {
-            return AttributeName::new(Arc::clone(known));
-        }
-        let name: Arc<str> = name.into();
-        Arc::make_mut(self.names).insert(Arc::clone(&name));
-        AttributeName::new(name)
+    /// Id of an attribute name.
+    pub(super) fn name(&mut self, name: &str) -> NameId {
+        let known = self.names.ids.get(name).copied();
+        known.unwrap_or_else(|| Arc::make_mut(self.names).add(name))
     }
 
     /// Position of a flag, reserved if the flag is not known (yet).

@@ -9,7 +9,7 @@ use super::engine::{Engine, Evaluation, SegmentAnswer, Visitor};
 use super::ruleset::{FlagSlot, Ruleset};
 use super::table::Keyed;
 use super::{ErrorCode, Reason};
-use crate::model::{AttributeName, AttributeValue, Context, EnvironmentFlag, Op, SlotRange, TARGETING_KEY};
+use crate::model::{AttributeValue, Context, EnvironmentFlag, Op, SlotRange, TARGETING_KEY};
 
 /// What a flag serves a context, and every step that led there.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -264,7 +264,7 @@ impl<'a> Visitor<'a> for Steps<'a> {
             Some(SlotRange { variation: variation.key().to_owned(), start, end })
         });
         self.rollout = Some(RolloutStep {
-            bucket_by: rollout.bucket_by.as_deref().map_or(TARGETING_KEY, AttributeName::as_str).to_owned(),
+            bucket_by: rollout.bucket_by.as_deref().unwrap_or(TARGETING_KEY).to_owned(),
             unit: unit.map(|unit| unit.to_text().into_owned()),
             hash: bucket.map(|bucket| format!("{:016x}", bucket.hash)),
             slot: bucket.map(|bucket| bucket.slot),

@@ -22,52 +22,21 @@ pub struct Context<'a> {
 
 #[derive(Clone, Debug, PartialEq)]
 struct Attribute<'a> {
-    /// The name's first bytes, so that most look-ups never read the name itself.
-    head: u64,
     name: Cow<'a, str>,
     value: AttributeValue<'a>,
 }
 
-/// First eight bytes of a name, zero-padded: with the length it is the whole of a short name.
+/// Whether two names are equal. Most differ in length; up to sixteen bytes are compared without a call of `memcmp`.
 #[inline(always)]
-fn head_of(name: &str) -> u64 {
-    let bytes = name.as_bytes();
-    match (bytes.first_chunk::<8>(), bytes.first_chunk::<4>(), bytes.last_chunk::<4>()) {
-        (Some(first), _, _) => u64::from_le_bytes(*first),
-        (None, Some(first), Some(last)) => {
-            let shift = (bytes.len() - 4) * 8;
-            u64::from(u32::from_le_bytes(*first)) | (u64::from(u32::from_le_bytes(*last)) << shift)
-        }
-        _ => bytes.iter().rev().fold(0, |head, byte| (head << 8) | u64::from(*byte)),
-    }
-}
-
-/// Whether two names of one length and head are equal.
-#[inline]
-fn rest_is_equal(left: &str, right: &str) -> bool {
+fn is_same(left: &str, right: &str) -> bool {
     let (left, right) = (left.as_bytes(), right.as_bytes());
-    match left.len() {
-        0..=8 => true,
-        9..=16 => left.last_chunk::<8>() == right.last_chunk::<8>(),
-        _ => left == right,
-    }
-}
-
-/// The name of an attribute, made ready to be looked up in many contexts.
-#[derive(Clone, Debug)]
-pub(crate) struct AttributeName {
-    head: u64,
-    name: std::sync::Arc<str>,
-}
-
-impl AttributeName {
-    pub(crate) fn new(name: std::sync::Arc<str>) -> Self {
-        Self { head: head_of(&name), name }
-    }
-
-    pub(crate) fn as_str(&self) -> &str {
-        &self.name
-    }
+    left.len() == right.len()
+        && match right.len() {
+            0..=3 => left.iter().eq(right),
+            4..=8 => left.first_chunk::<4>() == right.first_chunk() && left.last_chunk::<4>() == right.last_chunk(),
+            9..=16 => left.first_chunk::<8>() == right.first_chunk() && left.last_chunk::<8>() == right.last_chunk(),
+            _ => left == right,
+        }
 }
 
 /// Value of a context attribute.
@@ -109,7 +78,7 @@ impl<'a> Context<'a> {
         self
     }
 
-    /// Inlined, so that of a literal name the length, the head and the comparison with [`TARGETING_KEY`] are constants.
+    /// Inlined, so that of a literal name the length and the comparison with [`TARGETING_KEY`] are constants.
     #[inline(always)]
     fn set(&mut self, name: Cow<'a, str>, value: AttributeValue<'a>) {
         if name == TARGETING_KEY {
@@ -119,39 +88,20 @@ impl<'a> Context<'a> {
             };
             return;
         }
-        let head = head_of(&name);
-        if let Some(position) = self.position(head, &name) {
-            if let Some(attribute) = self.attributes.get_mut(position) {
-                attribute.value = value;
-            }
+        if let Some(known) = self.attributes.iter_mut().find(|known| is_same(&known.name, &name)) {
+            known.value = value;
             return;
         }
         if self.attributes.len() == self.attributes.capacity() {
             self.grow();
         }
-        self.attributes.push(Attribute { head, name, value });
+        self.attributes.push(Attribute { name, value });
     }
 
     #[cold]
     #[inline(never)]
     fn grow(&mut self) {
         self.attributes.reserve_exact(self.attributes.len().max(8));
-    }
-
-    #[inline]
-    fn position(&self, head: u64, name: &str) -> Option<usize> {
-        self.attributes
-            .iter()
-            .position(|known| known.head == head && known.name.len() == name.len() && rest_is_equal(&known.name, name))
-    }
-
-    /// As [`Context::get`], by a name made ready.
-    #[inline]
-    pub(crate) fn look_up(&self, name: &AttributeName) -> Option<&AttributeValue<'a>> {
-        let found = self.attributes.iter().find(|known| {
-            known.head == name.head && known.name.len() == name.name.len() && rest_is_equal(&known.name, &name.name)
-        });
-        found.map(|attribute| &attribute.value)
     }
 
     /// The targeting key, if there is one.
@@ -162,8 +112,9 @@ impl<'a> Context<'a> {
 
     /// The attribute of this name. The targeting key is not among the attributes.
     #[must_use]
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&AttributeValue<'a>> {
-        self.position(head_of(name), name).and_then(|position| self.attributes.get(position)).map(|known| &known.value)
+        self.attributes.iter().find(|known| is_same(&known.name, name)).map(|known| &known.value)
     }
 
     /// All attributes, in the order they were added.
@@ -180,7 +131,6 @@ impl<'a> Context<'a> {
                 .attributes
                 .into_iter()
                 .map(|attribute| Attribute {
-                    head: attribute.head,
                     name: Cow::Owned(attribute.name.into_owned()),
                     value: attribute.value.into_owned(),
                 })
@@ -334,7 +284,6 @@ mod tests {
             prop_assert_eq!(context.attributes().count(), model.len());
             for (name, position) in model {
                 prop_assert_eq!(context.get(name), Some(&AttributeValue::from(position)));
-                prop_assert_eq!(context.look_up(&AttributeName::new(name.into())), context.get(name));
             }
             prop_assert_eq!(context.get("abc"), None);
         }

@@ -9,7 +9,6 @@ mod flag;
 mod rule;
 mod segment;
 
-pub(crate) use context::AttributeName;
 pub use context::{AttributeValue, Context, TARGETING_KEY};
 pub use flag::{
     EnvironmentFlag, Flag, FlagEnvironment, FlagKind, Prerequisite, Provenance, ProvenanceKind, Target, Variation,
