@@ -1,7 +1,7 @@
 //! Server and SDKs in a simulated network: partitions, half-open and held links, delays, restarts of either side.
 //!
-//! The server is the real change service, push hub and connections on stores in memory that outlive its crashes; the SDKs are
-//! the real client on the simulated network's streams. Time, network and faults follow a seed; the SDK's reconnect jitter and
+//! The server is the real one, from its listener to its change service, on stores in memory that outlive its crashes; the
+//! SDKs are the real client on the simulated network's streams. Time, network and faults follow a seed; the SDK's reconnect jitter and
 //! the interleaving within a tick do not, so that a seed names a plan of faults, and not one run to the bit.
 //!
 //! The simulated TCP does not send lost segments again: a connection over a link that dropped anything is dead for good, and
@@ -10,7 +10,6 @@
 mod application;
 mod faults;
 mod ledger;
-mod routes;
 mod server;
 
 use std::sync::Arc;

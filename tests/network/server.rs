@@ -1,12 +1,15 @@
 //! The server of the simulation: the real parts, on stores that outlive it.
 
+use std::io;
 use std::net::SocketAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use clap::Parser;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use guidon_sdk::protocol::ExposureBatch;
+use guidon_server::app::{self, App};
 use guidon_server::assignments::anonymize::{Pseudonym, PseudonymKey};
 use guidon_server::assignments::{
     AppendError, Assignment, AssignmentLog, BatchLimits, MemoryAssignments, Origin, Page, Query, QueryError,
@@ -15,14 +18,22 @@ use guidon_server::assignments::{
 use guidon_server::changes::keysets::MemoryKeySets;
 use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, Parts, RandomMint};
 use guidon_server::clock::{Clock, ManualClock};
+use guidon_server::config::Config;
+use guidon_server::http::sdk::{self, SdkDoor};
+use guidon_server::http::{MoreRoutes, transport};
+use guidon_server::identity::Identity;
 use guidon_server::journal::{Journal, MemoryJournal};
 use guidon_server::push::{Hub, PushLimits};
+use guidon_server::shutdown::Shutdown;
 use guidon_server::state::World;
+use guidon_server::telemetry::Metrics;
+use guidon_server::vault::MemoryVault;
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
 use super::ledger::{Ledger, Phase};
+use crate::support::TOKEN;
 
 /// Host name of the server.
 pub const NAME: &str = "server";
@@ -41,6 +52,7 @@ const MAX_KEYS: u32 = 200;
 pub struct Store {
     pub journal: MemoryJournal,
     key_sets: MemoryKeySets,
+    vault: Arc<MemoryVault>,
     log: Arc<MemoryAssignments>,
     credential: OnceLock<String>,
 }
@@ -55,6 +67,7 @@ impl Store {
         Self {
             journal: MemoryJournal::new("simulated"),
             key_sets: MemoryKeySets::default(),
+            vault: Arc::new(MemoryVault::new()),
             log: Arc::new(MemoryAssignments::new(BatchLimits::default(), PseudonymKey::new([7; 32]))),
             credential: OnceLock::new(),
         }
@@ -87,7 +100,7 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     let changes = ChangeService::start(Parts {
         journal: Arc::new(journal),
         key_sets: Arc::new(store.key_sets.clone()),
-        clock,
+        clock: Arc::clone(&clock),
         mint: Box::new(RandomMint),
         world,
         publishers: vec![hub.clone()],
@@ -102,8 +115,28 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     tokio::spawn(write(writers));
     let log = SlowLog { log: Arc::clone(&store.log), ledger, random: parking_lot::Mutex::new(random) };
     let listener = Listener(turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?);
-    axum::serve(listener, super::routes::router(hub, Arc::new(log))).await?;
+    let (identity, _) = Identity::open(store.vault.clone(), Some(TOKEN), [1; 32]).await?;
+    let door = SdkDoor { hub: Arc::clone(&hub), log: Arc::new(log) };
+    let parts = app::Parts {
+        changes,
+        identity: Arc::new(identity),
+        clock,
+        metrics: Metrics::new(),
+        shutdown: Shutdown::new(),
+        hub,
+        routes: MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) },
+        max_connections: 1_000,
+        tls: None,
+    };
+    let config = Arguments::try_parse_from(["guidon"])?.config;
+    Box::pin(App::build(&config, parts).serve(listener)).await;
     Ok(())
+}
+
+#[derive(Parser)]
+struct Arguments {
+    #[command(flatten)]
+    config: Config,
 }
 
 fn limits() -> PushLimits {
@@ -238,20 +271,10 @@ impl AssignmentLog for SlowLog {
 
 struct Listener(turmoil::net::TcpListener);
 
-impl axum::serve::Listener for Listener {
+impl transport::Listener for Listener {
     type Io = turmoil::net::TcpStream;
-    type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Self::Io, SocketAddr) {
-        loop {
-            match self.0.accept().await {
-                Ok(accepted) => return accepted,
-                Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-            }
-        }
-    }
-
-    fn local_addr(&self) -> std::io::Result<SocketAddr> {
-        self.0.local_addr()
+    async fn accept(&mut self) -> io::Result<(Self::Io, SocketAddr)> {
+        self.0.accept().await
     }
 }
