@@ -3,6 +3,8 @@
 mod damage;
 mod disk;
 mod kill;
+mod power;
+mod rebuild;
 
 use serde_json::{Value, json};
 
