@@ -37,8 +37,8 @@ impl Api {
         let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
         if let Some(path) = &target.ca_file {
             tls = tls.root_certs(read_certificates(path)?);
-        } else {
-            tls = tls.root_certs(RootCerts::PlatformVerifier);
+        } else if target.server.starts_with("https:") {
+            tls = tls.root_certs(system_certificates()?);
         }
         let config = Agent::config_builder()
             .http_status_as_error(false)
@@ -142,7 +142,15 @@ impl Api {
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
-        CliError::Unreachable { server: self.target.server.clone(), reason: error.to_string() }
+        let mut reason = error.to_string();
+        if reason.contains("CaUsedAsEndEntity") {
+            reason = "its certificate is that of an authority, which may not serve too; make one with \
+                      `openssl req -x509 … -addext basicConstraints=critical,CA:FALSE`"
+                .to_owned();
+        } else if reason.contains("UnknownIssuer") {
+            reason.push_str("; --ca-file or GUIDON_CA_FILE names the certificate to trust");
+        }
+        CliError::Unreachable { server: self.target.server.clone(), reason }
     }
 }
 
@@ -179,6 +187,21 @@ fn read_certificates(path: &std::path::Path) -> Result<RootCerts, CliError> {
     if certificates.is_empty() {
         return Err(wrong("holds no certificate in PEM form".to_owned()));
     }
+    Ok(RootCerts::from(certificates))
+}
+
+/// The certificates this system trusts.
+fn system_certificates() -> Result<RootCerts, CliError> {
+    let found = rustls_native_certs::load_native_certs();
+    if found.certs.is_empty() {
+        let reasons: Vec<String> = found.errors.iter().map(ToString::to_string).collect();
+        return Err(CliError::Usage(format!(
+            "this system has no root certificates ({}); name the one to trust with --ca-file",
+            reasons.join("; ")
+        )));
+    }
+    let certificates: Vec<_> =
+        found.certs.iter().map(|certificate| Certificate::from_der(certificate).to_owned()).collect();
     Ok(RootCerts::from(certificates))
 }
 
