@@ -1,6 +1,7 @@
 //! The API by route, on a real server.
 
 mod changes;
+mod command_line;
 mod doors;
 mod reading;
 mod sdk_keys;

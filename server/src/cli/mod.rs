@@ -107,8 +107,11 @@ fn report(error: &CliError, output: &Output) {
     }
     let mut stderr = std::io::stderr().lock();
     // Nobody is left to tell if standard error is gone too.
-    let _ =
-        if output.is_json() { writeln!(stderr, "{}", error.document()) } else { writeln!(stderr, "guidon: {error}") };
+    let _ = if output.is_json() {
+        writeln!(stderr, "{}", error.document())
+    } else {
+        writeln!(stderr, "guidon: {}", output::harmless(&error.to_string(), '\n'))
+    };
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! What the commands print: tables for people, JSON for scripts.
 
+use std::borrow::Cow;
 use std::io::{self, IsTerminal, Write};
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -32,10 +33,11 @@ impl Output {
         !self.json && io::stderr().is_terminal()
     }
 
-    /// One line as it is.
+    /// One line; for people, without what would steer their terminal.
     pub fn line(&self, text: impl AsRef<str>) -> Result<(), CliError> {
+        let text = if self.json { Cow::Borrowed(text.as_ref()) } else { harmless(text.as_ref(), '\n') };
         let mut stdout = self.stdout.lock();
-        writeln!(stdout, "{}", text.as_ref()).and_then(|()| stdout.flush()).map_err(CliError::from)
+        writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(CliError::from)
     }
 
     /// One JSON document: indented for a terminal, on one line for a pipe.
@@ -66,8 +68,41 @@ impl Output {
         }
         table.set_header(headers.iter().map(|header| header.to_uppercase()).collect::<Vec<_>>());
         for row in rows {
-            table.add_row(row);
+            // A cell with line breaks could pass for further rows.
+            table.add_row(row.iter().map(|cell| harmless(cell, ' ').into_owned()));
         }
         self.line(table.trim_fmt())
+    }
+}
+
+/// The text with control characters and changes of writing direction spelled out, `kept` excepted: comments and names come
+/// from other people, and could otherwise rewrite what a terminal shows.
+#[must_use]
+pub fn harmless(text: &str, kept: char) -> Cow<'_, str> {
+    let steers =
+        |it: char| it != kept && (it.is_control() || matches!(it, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'));
+    if !text.contains(steers) {
+        return Cow::Borrowed(text);
+    }
+    let mut shown = String::with_capacity(text.len());
+    for it in text.chars() {
+        if steers(it) {
+            shown.extend(it.escape_default());
+        } else {
+            shown.push(it);
+        }
+    }
+    Cow::Owned(shown)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_peoples_text_cannot_steer_the_terminal() {
+        assert_eq!(harmless("first canary, größer", ' '), "first canary, größer");
+        assert_eq!(harmless("\u{1b}[31mred\r\n\u{7}\u{202e}", ' '), "\\u{1b}[31mred\\r\\n\\u{7}\\u{202e}");
+        assert_eq!(harmless("two\nlines\u{9b}2J", '\n'), "two\nlines\\u{9b}2J");
     }
 }
