@@ -81,6 +81,11 @@ fn explain_shows_every_rule() {
     let rules = explained["trace"]["rules"].as_array().unwrap();
     assert_eq!((&rules[0]["matched"], &rules[0]["clauses"][0]["because"]), (&json!(false), &json!("doesNotHold")));
     assert_eq!(rules[1]["matched"], true);
+    let clause = json!({"attribute": "country", "op": "in", "values": ["US"], "negate": false, "matched": false,
+                        "because": "doesNotHold", "actual": "CA"});
+    assert_eq!(rules[0]["clauses"], json!([clause]));
+    let without = server.client.post(path, &json!({"flag": "a", "context": {"targetingKey": "u"}})).ok();
+    assert_eq!(without["trace"]["rules"][0]["clauses"][0]["because"], "missing");
     assert_eq!(server.client.post(path, &json!({"flag": "nowhere"})).problem()["status"], 404);
     let context = server.client.post(path, &json!({"flag": "a", "context": {"targetingKey": 7}})).problem();
     assert_eq!(context["errors"][0]["pointer"], "/context");

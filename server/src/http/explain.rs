@@ -4,8 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use axum::Json;
 use axum::extract::State;
-use guidon_sdk::eval::{Ruleset, explain};
+use guidon_sdk::eval::explain;
 use guidon_sdk::model::{Context, EnvironmentFlag, Op, Segment};
+use guidon_sdk::protocol::Revision;
+use guidon_sdk::snapshot::Snapshot;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -40,8 +42,8 @@ pub async fn explain_flag(
     if !project.flags.contains_key(&flag) {
         return Err(Problem::not_found("flag", &flag));
     }
-    let ruleset = ruleset_of(&project, &environment, &flag);
-    let mut shown = json!(explain(&ruleset, &flag, &context));
+    let snapshot = snapshot_of(&project, &environment, &flag).map_err(Problem::internal)?;
+    let mut shown = json!(explain(snapshot.ruleset(), &flag, &context));
     // The outcome first, then how it came about.
     let mut trace = json!({});
     for step in ["on", "prerequisites", "targets", "rules", "rollout"] {
@@ -55,8 +57,9 @@ pub async fn explain_flag(
     Ok(Json(shown))
 }
 
-/// The flag, what it requires, and the segments those refer to: nothing else decides.
-fn ruleset_of(project: &Project, environment: &str, flag: &str) -> Ruleset {
+/// The flag, what it requires, and the segments those refer to: nothing else decides. A snapshot, because only that keeps the
+/// definitions, whose words the explanation repeats.
+fn snapshot_of(project: &Project, environment: &str, flag: &str) -> Result<Snapshot, serde_json::Error> {
     let mut flags: BTreeMap<String, EnvironmentFlag> = BTreeMap::new();
     let mut wanted = vec![flag.to_owned()];
     while let Some(key) = wanted.pop() {
@@ -76,5 +79,7 @@ fn ruleset_of(project: &Project, environment: &str, flag: &str) -> Ruleset {
         .collect();
     let segments: Vec<Segment> =
         keys.into_iter().filter_map(|key| Some(project.segment(environment, key)?.published())).collect();
-    Ruleset::compile(flags.into_values(), segments)
+    let flags: Vec<EnvironmentFlag> = flags.into_values().collect();
+    let revision = Revision { history: String::new(), number: 0 };
+    Snapshot::from_definitions(revision, "", environment, &flags, &segments)
 }
