@@ -34,6 +34,9 @@ pub const MAX_DESCRIPTION_BYTES: usize = 4_096;
 pub const MAX_PROVENANCE_BYTES: usize = 512;
 /// Longest salt, in bytes.
 pub const MAX_SALT_BYTES: usize = 128;
+/// Most ranges of a rollout's allocation. What the server computes stays far below; one that is sent may not exceed it, since
+/// every change of weights looks at all of them.
+pub const MAX_ALLOCATION_RANGES: usize = 2_000;
 /// Longest id of a rule, in bytes.
 pub const MAX_RULE_ID_BYTES: usize = 128;
 /// Most tags of a flag.

@@ -23,6 +23,9 @@ pub(super) fn check_rule_ids<'a>(at: &Pointer, ids: impl Iterator<Item = &'a str
     for (index, id) in ids.enumerate() {
         let at = at.then(index).then("id");
         report.text(&at.0, id, limits::MAX_RULE_ID_BYTES);
+        if id.chars().any(char::is_control) {
+            report.add(&at.0, "controlCharacter", "an id is one line of text; leave control characters out".to_owned());
+        }
         // An empty id is made by the server.
         if !id.is_empty() && !seen.insert(id) {
             report.add(
@@ -171,6 +174,7 @@ fn check_rollout(at: &Pointer, rollout: &Rollout, flag: &Flag, report: &mut Repo
     }
     report.text(&at.then("bucketBy").0, &rollout.bucket_by, limits::MAX_ATTRIBUTE_BYTES);
     report.text(&at.then("salt").0, &rollout.salt, limits::MAX_SALT_BYTES);
+    report.most(&at.then("allocation").0, "ranges", rollout.allocation.len(), limits::MAX_ALLOCATION_RANGES);
     // Without an allocation the server computes it; against wrong weights there is nothing to hold it against.
     if !rollout.allocation.is_empty()
         && total == u64::from(SLOTS)

@@ -92,10 +92,7 @@ impl Check<'_> {
         let written = about.clone().find_map(|(index, instruction)| {
             let (wrote, from) = written_by(flag, self.environment.unwrap_or_default(), instruction)?;
             let rest = rest_of(pointer, &wrote)?;
-            Some(format!(
-                "/instructions/{index}{from}{}",
-                rest.replacen("/rollout/weights", weights_of(instruction), 1)
-            ))
+            Some(format!("/instructions/{index}{from}{}", rest.strip_prefix(rollout_of(instruction)).unwrap_or(rest)))
         });
         written.unwrap_or_else(|| {
             let last = about.clone().next().or_else(|| self.resolved.iter().rev().find(|(_, edit)| may_break(edit)));
@@ -170,9 +167,9 @@ fn written_by(flag: &Flag, environment: &str, instruction: &Instruction) -> Opti
     })
 }
 
-/// `setRollout` has its weights beside it.
-fn weights_of(instruction: &Instruction) -> &'static str {
-    if matches!(instruction, Instruction::SetRollout { .. }) { "/weights" } else { "/rollout/weights" }
+/// What stands below the rollout of a definition stands in `setRollout` itself.
+fn rollout_of(instruction: &Instruction) -> &'static str {
+    if matches!(instruction, Instruction::SetRollout { .. }) { "/rollout" } else { "" }
 }
 
 /// What is left of `pointer` below `place`.

@@ -281,6 +281,10 @@ async fn each_refuses_what_cannot_be_and_says_where() {
             vec![("/rule/id", "ruleExists")],
         ),
         (
+            json!({"kind": "addRule", "flag": "engine", "rule": {"id": "r\u{1b}[31m", "clauses": clause, "serve": {"variation": "ai"}}}),
+            vec![("/rule/id", "controlCharacter")],
+        ),
+        (
             json!({"kind": "addRule", "flag": "engine", "rule": {"clauses": [{"attribute": "a", "op": "matches", "values": ["("]}], "serve": rollout(1, 2)}}),
             vec![("/rule/clauses/0/values/0", "badRegex"), ("/rule/serve/rollout/weights", "weightsSum")],
         ),
@@ -305,6 +309,15 @@ async fn each_refuses_what_cannot_be_and_says_where() {
         (
             json!({"kind": "setRollout", "flag": "engine", "weights": {"ai": 100_000}, "allocation": [["baseline", 0, 100_000]]}),
             vec![("/allocation", "badAllocation")],
+        ),
+        (
+            json!({"kind": "setRollout", "flag": "engine", "weights": {"ai": 100_000}, "bucketBy": ""}),
+            vec![("/bucketBy", "empty")],
+        ),
+        (
+            json!({"kind": "setRollout", "flag": "engine", "weights": {"ai": 50_000, "baseline": 50_000},
+            "allocation": striped(100_000)}),
+            vec![("/allocation", "tooMany")],
         ),
         (
             json!({"kind": "setRollout", "flag": "engine", "rule": "r7", "weights": {"ai": 100_000}}),
@@ -449,4 +462,10 @@ async fn many_small_additions_to_a_large_list_are_merged() {
     let again = Server::on(server.journal.reopened(), server.key_sets.clone());
     again.service.follower().reach(world.revision).await.unwrap();
     assert_eq!(*again.service.world(), *world);
+}
+
+/// An allocation that gives every other slot to each of two variations.
+fn striped(slots: u32) -> Value {
+    let owner = |slot: u32| if slot.is_multiple_of(2) { "ai" } else { "baseline" };
+    (0..slots).map(|slot| json!([owner(slot), slot, slot + 1])).collect()
 }
