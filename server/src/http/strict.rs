@@ -313,7 +313,7 @@ impl<'de> Deserializer<'de> for Tagged<'_> {
     ) -> Result<V::Value, Error> {
         let kind = self.0.value.get("kind").and_then(Value::as_str).unwrap_or_default();
         if !kinds.contains(&kind) {
-            let hint = nearest(kind, kinds).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+            let hint = nearest(kind, kinds).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near:?}?"));
             let detail = format!("there is no instruction {kind:?}{hint} The kinds are {}.", kinds.join(", "));
             return Err(Error::new("unknownInstruction", detail).located(&self.0.at.field("kind")));
         }
