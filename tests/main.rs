@@ -4,6 +4,7 @@ mod api;
 mod architecture;
 mod counts;
 mod crowd;
+mod examples;
 mod faults;
 mod fuzz;
 mod network;

@@ -97,7 +97,8 @@ pub fn binary() -> &'static Path {
         let test = std::env::current_exe().expect("the test's own path");
         let folder = test.parent().and_then(Path::parent).expect("target/<profile>/deps/<test>");
         let mut build = Command::new(std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned()));
-        build.args(["build", "--quiet", "--package", "guidon-server", "--bin", "guidon"]);
+        // The whole workspace, as the tests were built: features are the same, so that nothing is built a second time.
+        build.args(["build", "--quiet", "--workspace", "--bins"]);
         if folder.ends_with("release") {
             build.arg("--release");
         }

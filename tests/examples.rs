@@ -1,0 +1,33 @@
+//! The examples, run as their READMEs say.
+
+use std::path::Path;
+use std::process::Command;
+
+use crate::support::binary;
+
+/// The whole show of `ai-vs-baseline`: a server, the program, a ramp, a kill, and every assignment read back.
+#[test]
+fn ai_vs_baseline_is_ramped_and_killed_from_outside() {
+    let binaries = binary().parent().expect("a folder of binaries");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/ai-vs-baseline/run");
+    let output = Command::new(script).arg("--short").env("GUIDON_BINARIES", binaries).output().expect("the script");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+
+    let total = printed.split_once("\ntotal").map(|(_, total)| total).expect("a total");
+    let words = |engine: &str| -> u64 {
+        let line = total.lines().find(|line| line.trim_start().starts_with(engine)).expect("a line for each engine");
+        line.split_whitespace().nth(1).and_then(|count| count.parse().ok()).expect("a count")
+    };
+    assert!(words("ai") > 0, "at 100 % the AI path answers:\n{printed}");
+    assert!(words("baseline") > 0, "at 1 % and once killed the baseline answers:\n{printed}");
+
+    let killed = printed.split_once("flag off spelling-engine").map(|(_, after)| after).expect("a kill");
+    let last =
+        killed.rsplit("\n   ").find(|interval| interval.contains("Ready, revision")).expect("an interval after it");
+    assert!(last.contains("AI 0.0 %"), "once killed, nobody gets the AI path:\n{printed}");
+
+    let stored = printed.lines().find_map(|line| line.strip_suffix(" assignments stored")).expect("a count of them");
+    let stored: u64 = stored.parse().expect("a number");
+    assert!(stored > 0 && stored <= words("ai") + words("baseline"), "{stored} assignments of:\n{total}");
+}
