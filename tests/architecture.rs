@@ -105,9 +105,9 @@ const MAX_LINES: usize = 700;
 /// Names that say nothing of what a file holds.
 const EMPTY_NAMES: &[&str] = &["util", "utils", "helper", "helpers", "common", "misc", "manager"];
 
-/// Whether `path` holds the unit tests of the file beside it, whose doubles and fixtures may do what the product may not.
+/// Whether `path` holds the unit tests of the file or folder beside it, whose doubles and fixtures may do what the product may not.
 fn is_unit_tests(path: &str) -> bool {
-    path.ends_with("/tests.rs") || path.ends_with("_tests.rs")
+    path.ends_with("/tests.rs") || path.ends_with("_tests.rs") || path.contains("/tests/")
 }
 
 /// Whether `path` is a source of the server, and below one of `places` if there are any.

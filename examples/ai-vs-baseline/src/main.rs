@@ -89,16 +89,38 @@ async fn main() -> Result<(), Box<dyn Error>> {
     if misspellings.is_empty() {
         return Err("there is no misspelling to correct".into());
     }
-    let mut total = Report::default();
+    let mut reports = Reports::default();
     tokio::select! {
-        () = correct_all(&options, &guidon, &engines, &misspellings, &mut total) => {}
+        () = correct_all(&options, &guidon, &engines, &misspellings, &mut reports) => {}
         _ = tokio::signal::ctrl_c() => say("interrupted"),
     }
-    say(&total.describe("total"));
+    say(&reports.total().describe("total"));
     if let Err(error) = guidon.close(Duration::from_secs(5)).await {
         say(&format!("not every exposure was stored: {error}"));
     }
     Ok(())
+}
+
+/// What was done: in the present interval, and before it.
+#[derive(Default)]
+struct Reports {
+    interval: Report,
+    before: Report,
+}
+
+impl Reports {
+    /// Ends the interval and describes it.
+    fn next_interval(&mut self, head: &str) -> String {
+        let mut interval = std::mem::take(&mut self.interval);
+        let description = interval.describe(head);
+        self.before.merge(interval);
+        description
+    }
+
+    fn total(mut self) -> Report {
+        self.before.merge(self.interval);
+        self.before
+    }
 }
 
 fn snapshot(path: &Path) -> Result<Snapshot, Box<dyn Error>> {
@@ -111,13 +133,13 @@ async fn correct_all(
     guidon: &Client,
     engines: &Engines,
     misspellings: &[Misspelling],
-    total: &mut Report,
+    reports: &mut Reports,
 ) {
     let started = Instant::now();
     let pause = Duration::from_secs(1).checked_div(options.rate).unwrap_or_default();
     let interval = Duration::try_from_secs_f64(options.interval).unwrap_or(Duration::from_secs(2));
     let mut ticks = tokio::time::interval(pause.max(Duration::from_micros(1)));
-    let (mut report, mut reported) = (Report::default(), started);
+    let mut reported = started;
     let count = options.words.unwrap_or(misspellings.len());
     for turn in 0..count {
         // The list is in the order of the alphabet; a stride mixes it, so that one interval is like another.
@@ -127,16 +149,14 @@ async fn correct_all(
         } else {
             ticks.tick().await;
         }
-        correct(options, guidon, engines, entry, &mut report);
+        correct(options, guidon, engines, entry, &mut reports.interval);
         if reported.elapsed() >= interval {
             reported = Instant::now();
             let revision = guidon.revision().map_or(0, |revision| revision.number);
             let head = format!("{:>6.1} s  {:?}, revision {revision}", started.elapsed().as_secs_f64(), guidon.state());
-            say(&report.describe(&head));
-            total.merge(std::mem::take(&mut report));
+            say(&reports.next_interval(&head));
         }
     }
-    total.merge(report);
 }
 
 /// The whole use of the SDK: the word is the unit that is assigned, and either engine may answer.
