@@ -241,8 +241,13 @@ impl Store {
         });
         let log = Arc::clone(&self.assignments);
         metrics.reading("assignments_bytes", "Length of the assignment log's files", move || whole(log.health().bytes));
+        metrics.register(|registry| {
+            hub.metrics().register(registry);
+            self.assignments.metrics().register(registry);
+        });
         let hub = Arc::clone(hub);
-        metrics.reading("sdk_connections", "Connected SDKs", move || whole(hub.connection_count() as u64));
+        let help = "Open websockets, those before their hello included";
+        metrics.reading("sdk_connections", help, move || whole(hub.connection_count() as u64));
     }
 
     /// The assignment log.

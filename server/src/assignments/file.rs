@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::anonymize::PseudonymKey;
 use super::check::check_batch;
+use super::metrics::{AssignmentMetrics, Outcome};
 use super::query::{Cursor, MAX_PAGE_ITEMS};
 use super::record::{BatchHead, Checkpoint, Kept, decode, encode_batch, encode_checkpoint, items};
 use super::watermarks::{Mark, Numbering, Watermarks};
@@ -78,6 +79,7 @@ struct SharedLog {
     /// Held while a key is made, so that an environment gets one.
     making_key: tokio::sync::Mutex<()>,
     state: Mutex<State>,
+    metrics: AssignmentMetrics,
 }
 
 struct State {
@@ -172,6 +174,7 @@ impl FileAssignmentLog {
             keys: Mutex::default(),
             making_key: tokio::sync::Mutex::default(),
             state: Mutex::new(state),
+            metrics: AssignmentMetrics::default(),
         };
         Ok((Self { shared: Arc::new(shared) }, recovered))
     }
@@ -180,6 +183,12 @@ impl FileAssignmentLog {
     #[must_use]
     pub fn health(&self) -> log::Health {
         self.shared.log.health()
+    }
+
+    /// What the log counts.
+    #[must_use]
+    pub fn metrics(&self) -> &AssignmentMetrics {
+        &self.shared.metrics
     }
 
     /// Writes what waits and releases the folder. Blocks.
@@ -199,13 +208,16 @@ impl AssignmentLog for FileAssignmentLog {
     }
 
     fn append(&self, origin: &Origin, batch: ExposureBatch) -> Result<Storing, RefusedBatch> {
-        check_batch(&batch, &self.shared.limits)?;
+        let items = batch.items.len() as u64;
+        check_batch(&batch, &self.shared.limits).inspect_err(|_| self.shared.metrics.count(Outcome::Refused, items))?;
         let shared = Arc::clone(&self.shared);
         let origin = origin.clone();
         Ok(Box::pin(async move {
-            let key = shared.key(&origin).await?;
-            let stored = shared.place(origin, batch, &key)?;
-            stored.await
+            let placed = match shared.key(&origin).await {
+                Ok(key) => shared.place(origin, batch, &key),
+                Err(error) => Err(error),
+            };
+            placed.inspect_err(|_| shared.metrics.count(Outcome::Failed, items))?.await
         }))
     }
 
@@ -254,6 +266,7 @@ impl SharedLog {
         let ExposureBatch { instance, epoch, batch: number, dropped, items } = batch;
         let numbering = Numbering { origin, instance, epoch };
         let received = self.clock.now_ms();
+        let count = items.len() as u64;
         let head = BatchHead { numbering: numbering.clone(), batch: number, received, dropped };
         let record = encode_batch(&head, items.into_iter().map(|item| Assignment::of(item, key)))
             .map_err(|error| AppendError::Unavailable(error.to_string()))?;
@@ -261,18 +274,20 @@ impl SharedLog {
         let mut state = self.state.lock();
         let last = state.durable.last(&numbering);
         if number <= last {
+            self.metrics.count(Outcome::Duplicate, count);
             return Ok(ready(last));
         }
         if let Some(under_way) = state.under_way.get(&numbering)
             && number <= under_way.batch
         {
+            self.metrics.count(Outcome::Duplicate, count);
             return Ok(under_way.stored.clone());
         }
         let appended = self.append(&mut state, record, received)?;
         let shared = Arc::clone(self);
         let stored: Storing = Box::pin(async move {
             let result = appended.await;
-            shared.settle(head, result)
+            shared.settle(head, count, result)
         });
         let stored = stored.shared();
         state.under_way.insert(numbering, UnderWay { batch: number, stored: stored.clone() });
@@ -340,18 +355,21 @@ impl SharedLog {
     }
 
     /// Notes what became of a batch.
-    fn settle(&self, head: BatchHead, result: Result<u64, log::AppendError>) -> Result<u64, AppendError> {
-        let BatchHead { numbering, batch, received, .. } = head;
+    fn settle(&self, head: BatchHead, items: u64, result: Result<u64, log::AppendError>) -> Result<u64, AppendError> {
+        let BatchHead { numbering, batch, received, dropped } = head;
         let mut state = self.state.lock();
         if state.under_way.get(&numbering).is_some_and(|under_way| under_way.batch == batch) {
             state.under_way.remove(&numbering);
         }
         match result {
             Ok(_) => {
+                self.metrics.count(Outcome::Stored, items);
+                self.metrics.dropped(dropped);
                 state.durable.raise(numbering.clone(), batch, received);
                 Ok(state.durable.last(&numbering))
             }
             Err(error) => {
+                self.metrics.count(Outcome::Failed, items);
                 // The segment it may have started is not there: the next append starts one.
                 let next_seq = self.log.health().next_seq;
                 state.segments.retain(|(first_seq, _)| *first_seq < next_seq);

@@ -7,6 +7,7 @@ pub mod anonymize;
 mod check;
 mod file;
 mod memory;
+mod metrics;
 mod query;
 mod record;
 mod watermarks;
@@ -20,6 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use check::{BatchLimits, RefusedBatch};
 pub use file::{FileAssignmentLog, OpenError, Retention};
 pub use memory::MemoryAssignments;
+pub use metrics::AssignmentMetrics;
 pub use query::{Cursor, Line, MAX_PAGE_ITEMS, MalformedCursor, Page, Query, QueryError};
 pub use record::Assignment;
 

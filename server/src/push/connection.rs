@@ -20,6 +20,7 @@ use tokio::time::{Duration, Instant, sleep_until, timeout};
 use super::channel::{Next, Patches};
 use super::frame::{Decoder, Frame, Incoming};
 use super::hub::{Admission, Hub, Refused, Registration, SdkIdentity};
+use super::metrics::Resync;
 use super::patch::ChannelKey;
 use crate::assignments::{AppendError, AssignmentLog, Origin, RefusedBatch, Storing};
 
@@ -293,7 +294,7 @@ impl Connection {
     fn resume<S>(&mut self, wire: &mut Wire<S>, basis: Option<u64>) -> Result<(), End> {
         let Some(basis) = basis else { return Ok(()) };
         match self.registration.channel.resume(basis) {
-            Next::Snapshot => {}
+            Next::Snapshot => self.hub.metrics().resync(Resync::Behind),
             Next::Patch(..) => self.sent = Some(basis),
             Next::Nothing => {
                 let current = self.news.borrow().current().max(basis);
@@ -318,11 +319,16 @@ impl Connection {
             Next::Nothing => {}
             Next::Patch(to, bytes) => {
                 self.sent = Some(to);
+                self.hub.metrics().patches_sent.inc();
                 wire.push(bytes);
             }
             Next::Snapshot => {
                 let snapshot = self.registration.channel.snapshot().ok_or(Refused::Credential)?;
+                if self.sent.is_some() {
+                    self.hub.metrics().resync(Resync::Behind);
+                }
                 self.sent = Some(snapshot.revision);
+                self.hub.metrics().snapshots_sent.inc();
                 wire.push(snapshot.frame.bytes());
             }
         }
@@ -343,7 +349,10 @@ impl Connection {
             Some(ClientMessage::Applied { revision }) if revision.history == self.hub.history() => {
                 self.registration.peer.applied.store(revision.number, Ordering::Relaxed);
             }
-            Some(ClientMessage::Resync) => self.sent = None,
+            Some(ClientMessage::Resync) => {
+                self.hub.metrics().resync(Resync::Asked);
+                self.sent = None;
+            }
             Some(ClientMessage::Exposures(batch)) => self.store(wire, batch)?,
             Some(ClientMessage::Hello(_)) => return Err(End::protocol("a second hello")),
             Some(ClientMessage::Applied { .. } | ClientMessage::Heartbeat | ClientMessage::Unknown) | None => {}

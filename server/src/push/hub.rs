@@ -7,11 +7,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use dashmap::DashMap;
 use guidon_sdk::protocol::Hello;
+use prometheus_client::metrics::gauge::Gauge;
 use serde::Serialize;
 use tokio::sync::watch;
 
 use super::PushLimits;
 use super::channel::{Channel, Peer};
+use super::metrics::PushMetrics;
 use super::patch::{ChannelKey, Extent};
 use crate::clock::Clock;
 use crate::environments::Audience;
@@ -31,6 +33,7 @@ pub struct Hub {
     admitted: AtomicUsize,
     next_id: AtomicU64,
     draining: AtomicBool,
+    metrics: PushMetrics,
 }
 
 /// What an SDK key opens.
@@ -99,6 +102,7 @@ impl Hub {
             admitted: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
             draining: AtomicBool::new(false),
+            metrics: PushMetrics::default(),
         }
     }
 
@@ -123,6 +127,12 @@ impl Hub {
     #[must_use]
     pub fn limits(&self) -> &PushLimits {
         &self.limits
+    }
+
+    /// What the hub counts.
+    #[must_use]
+    pub fn metrics(&self) -> &PushMetrics {
+        &self.metrics
     }
 
     /// Websockets that are open, those that have not said hello among them.
@@ -210,7 +220,9 @@ impl Hub {
         let peer = Arc::new(Peer::new(Arc::clone(&identity.key_id), hello, self.clock.now_ms()));
         let id = self.next_id.fetch_add(1, Ordering::Relaxed);
         channel.insert(id, Arc::clone(&peer));
-        let registration = Registration { channel, peer, id };
+        let connections = self.metrics.connections(channel.key.audience);
+        connections.inc();
+        let registration = Registration { channel, peer, id, connections };
         // The key may have been revoked since the handshake; whoever revokes it later sees the entry made above.
         registration.channel.refuse_revoked(&self.world());
         match registration.peer.verdict() {
@@ -283,10 +295,12 @@ pub(crate) struct Registration {
     pub(crate) channel: Arc<Channel>,
     pub(crate) peer: Arc<Peer>,
     id: u64,
+    connections: Gauge,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        self.connections.dec();
         self.channel.remove(self.id);
     }
 }

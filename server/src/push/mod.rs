@@ -8,6 +8,7 @@ mod connection;
 mod frame;
 mod hub;
 mod limits;
+mod metrics;
 mod patch;
 #[cfg(test)]
 mod sample;
@@ -15,4 +16,5 @@ mod sample;
 pub use connection::{refuse, serve};
 pub use hub::{Admission, ConnectionInfo, Hub, Refused, SdkIdentity};
 pub use limits::PushLimits;
+pub use metrics::PushMetrics;
 pub use patch::{ChannelKey, Extent, between, snapshot};

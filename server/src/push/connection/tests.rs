@@ -173,6 +173,43 @@ async fn a_client_that_asks_for_a_resync_gets_a_snapshot() {
     assert!(matches!(hear(&mut socket).await, ServerMessage::Snapshot(_)));
 }
 
+#[tokio::test]
+async fn what_is_sent_is_counted() {
+    let mut bench = Bench::new(PushLimits { patches_kept: 1, ..PushLimits::default() });
+    // There is a channel, which keeps patches, once somebody asks for it.
+    bench.hub.snapshot(&sample::channel_key(Audience::Server)).unwrap();
+    for on in [true, false, true] {
+        bench.turn(on);
+    }
+    let mut near = bench.greet("near", Some("h:4")).await;
+    assert!(matches!(hear(&mut near).await, ServerMessage::Patch(_)));
+    let mut too_old = bench.greet("too-old", Some("h:2")).await;
+    assert!(matches!(hear(&mut too_old).await, ServerMessage::Snapshot(_)));
+    say(&mut near, &ClientMessage::Resync).await;
+    assert!(matches!(hear(&mut near).await, ServerMessage::Snapshot(_)));
+    let scraped = || {
+        let mut registry = prometheus_client::registry::Registry::default();
+        bench.hub.metrics().register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    let text = scraped();
+    for line in [
+        r#"push_connections{audience="server"} 2"#,
+        "push_patches_sent_total 1",
+        "push_snapshots_sent_total 2",
+        r#"push_resyncs_total{cause="behind"} 1"#,
+        r#"push_resyncs_total{cause="asked"} 1"#,
+    ] {
+        assert!(text.contains(line), "{line} is not in {text}");
+    }
+    drop((near, too_old));
+    while !scraped().contains(r#"push_connections{audience="server"} 0"#) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_server_that_is_behind_catches_up_or_sends_the_client_away() {
     let mut bench = Bench::new(PushLimits::default());
