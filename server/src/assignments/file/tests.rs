@@ -3,6 +3,7 @@ use guidon_sdk::protocol::{Cause, Exposure};
 use super::*;
 use crate::clock::ManualClock;
 use crate::log::RealFiles;
+use crate::log::sim::SimFiles;
 use crate::vault::MemoryVault;
 
 struct Bench {
@@ -188,4 +189,55 @@ async fn what_is_over_a_limit_is_refused_and_names_no_unit() {
         assert!(refused.starts_with(problem) && !refused.contains("secret"), "{refused}");
     }
     assert!(log.read(&query()).unwrap().lines.is_empty());
+}
+
+#[tokio::test]
+async fn a_full_disk_keeps_batches_unacknowledged_until_there_is_space() {
+    let (files, clock) = (SimFiles::new(), Arc::new(ManualClock::new(10 * DAY_MS)));
+    let vault = Arc::new(MemoryVault::new());
+    let open = || {
+        let (vault, clock, limits) = (vault.clone(), clock.clone(), BatchLimits::default());
+        let dir = Path::new("/log/assignments");
+        FileAssignmentLog::open(files.shared(), dir, vault, clock, limits, Retention::default()).unwrap().0
+    };
+    let log = open();
+    assert_eq!(store(&log, batch("a", 1, &["f"])).await, Ok(1));
+    files.set_capacity(Some(0));
+    for number in [2, 2, 3] {
+        assert_eq!(store(&log, batch("a", number, &["f"])).await, Err(AppendError::DiskFull));
+        assert_eq!(log.last_batch(&origin(), "a", 3), 1, "nothing is acknowledged");
+    }
+    assert_eq!(store(&log, batch("b", 1, &["f"])).await, Err(AppendError::DiskFull));
+    assert_eq!(store(&log, batch("a", 1, &["f"])).await, Ok(1), "what is stored stays acknowledged");
+    assert_eq!(log.read(&query()).unwrap().lines.len(), 1, "reading goes on");
+
+    files.set_capacity(None);
+    for number in [2, 3, 2, 3] {
+        assert_eq!(store(&log, batch("a", number, &["f"])).await, Ok(number.max(log.last_batch(&origin(), "a", 3))));
+    }
+    assert_eq!(store(&log, batch("b", 1, &["f"])).await, Ok(1));
+    let stored =
+        || log.read(&query()).unwrap().lines.iter().map(|line| line.assignment.slot.unwrap()).collect::<Vec<_>>();
+    assert_eq!(stored(), [1, 2, 3, 1]);
+    let scraped = || {
+        let mut registry = prometheus_client::registry::Registry::default();
+        log.metrics().register(&mut registry);
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        text
+    };
+    for line in [
+        r#"exposures_total{result="stored"} 4"#,
+        r#"exposure_batches_total{result="failed"} 4"#,
+        r#"exposure_batches_total{result="duplicate"} 3"#,
+    ] {
+        assert!(scraped().contains(line), "{line} is not in {}", scraped());
+    }
+    drop(log);
+
+    files.power_cut(7);
+    let log = open();
+    assert_eq!(["a", "b"].map(|instance| log.last_batch(&origin(), instance, 3)), [3, 1]);
+    assert_eq!(store(&log, batch("a", 3, &["f"])).await, Ok(3));
+    assert_eq!(log.read(&query()).unwrap().lines.len(), 4);
 }
