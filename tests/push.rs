@@ -2,8 +2,13 @@
 
 use std::time::Duration;
 
+use futures_util::{SinkExt, StreamExt};
 use guidon_sdk::{Client, Context, State};
 use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::{Error, Message};
+use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::support::{TestServer, flag, reaches};
 
@@ -173,4 +178,66 @@ async fn sdk_call(server: &TestServer, credential: &str, path: &str) -> (u16, St
     })
     .await
     .unwrap()
+}
+
+/// A browser's websocket: no header but those a page can set.
+async fn open_from_browser(server: &TestServer, protocols: &str) -> Result<WebSocketStream<TcpStream>, Error> {
+    let address = server.url.trim_start_matches("http://");
+    let mut request = format!("ws://{address}/sdk/v1/stream").into_client_request().unwrap();
+    request.headers_mut().insert("sec-websocket-protocol", protocols.parse().unwrap());
+    let (socket, answer) = client_async(request, TcpStream::connect(address).await.unwrap()).await?;
+    assert_eq!(answer.headers()["sec-websocket-protocol"], "guidon.v1", "no credential is echoed");
+    Ok(socket)
+}
+
+/// What the server says next: a message, or the code it closes with.
+async fn hear(socket: &mut WebSocketStream<TcpStream>) -> Result<Value, u16> {
+    let next = tokio::time::timeout(Duration::from_secs(30), socket.next());
+    match next.await.expect("the server says something").unwrap().unwrap() {
+        Message::Text(text) => Ok(serde_json::from_str(&text).unwrap()),
+        Message::Close(frame) => Err(frame.unwrap().code.into()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_browser_brings_its_key_as_a_subprotocol_and_is_told_when_it_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = TestServer::start(folder.path()).await;
+    let (id, credential) = server.sdk_key("client").await;
+    let flags = json!([
+        {"kind": "createFlag", "flag": flag("open", true)},
+        {"kind": "createFlag", "flag": flag("hidden", false)},
+    ]);
+    server.change(flags).await;
+    let mut socket = open_from_browser(&server, &format!("guidon.v1, guidon.key.{credential}")).await.unwrap();
+    let hello = json!({"kind": "hello", "protocol": 1, "instance": "page", "epoch": 1});
+    socket.send(Message::text(hello.to_string())).await.unwrap();
+    assert_eq!(hear(&mut socket).await.unwrap()["kind"], "welcome");
+    let snapshot = hear(&mut socket).await.unwrap();
+    let keys = |message: &Value| -> Vec<String> {
+        let flags = message["flags"].as_array().unwrap().iter();
+        flags.map(|flag| flag["key"].as_str().unwrap().to_owned()).collect()
+    };
+    assert_eq!((&snapshot["kind"], keys(&snapshot)), (&json!("snapshot"), vec!["open".to_owned()]));
+    // A change that it does not see is not told; the next one that it sees is.
+    server.change(json!([{"kind": "turnFlagOff", "flag": "hidden"}])).await;
+    let seen = server.change(json!([{"kind": "turnFlagOff", "flag": "open"}])).await;
+    let patch = hear(&mut socket).await.unwrap();
+    assert_eq!((&patch["kind"], keys(&patch)), (&json!("patch"), vec!["open".to_owned()]));
+    assert!(patch["revision"].as_str().unwrap().ends_with(&format!(":{seen}")), "{patch}");
+
+    let path = format!("/api/v1/projects/default/environments/production/sdk-keys/{id}");
+    let (status, answer) = server.call("DELETE", &path, None).await;
+    assert!(status < 300, "{status} {answer}");
+    assert_eq!(hear(&mut socket).await, Err(4001));
+    for refused in [&credential, "nonsense"] {
+        let mut socket = open_from_browser(&server, &format!("guidon.v1, guidon.key.{refused}")).await.unwrap();
+        assert_eq!(hear(&mut socket).await, Err(4001), "a page cannot read a handshake's status");
+    }
+    for without_key in ["guidon.v1", "guidon.key.nonsense"] {
+        let Err(Error::Http(answer)) = open_from_browser(&server, without_key).await else { panic!("{without_key}") };
+        assert_eq!(answer.status().as_u16(), if without_key == "guidon.v1" { 401 } else { 400 });
+    }
+    server.stop().await;
 }
