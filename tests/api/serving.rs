@@ -36,6 +36,43 @@ fn acknowledged_changes_survive_a_crash_and_a_stop() {
 }
 
 #[test]
+fn a_damaged_assignment_log_stops_the_start_as_a_damaged_journal_does() {
+    let mut server = ServerProcess::start();
+    server.client.create_flag("a");
+    let key = server.client.create_sdk_key("production");
+    let item = json!({"flag": "a", "unit": "user-1", "assigned": "on", "delivered": "on", "reason": "STATIC", "revision": 2, "at": 1});
+    let batch = json!({"instance": "one", "epoch": 1, "batch": 1, "items": vec![item; 20]});
+    server.client.with_token(Some(&key)).post("/sdk/v1/exposures", &batch).ok();
+    assert!(server.stop().success());
+    for folder in ["assignments", "journal"] {
+        let file = largest_file(&server.data().join(folder));
+        let sound = std::fs::read(&file).unwrap();
+        let mut damaged = sound.clone();
+        damaged[sound.len() / 2] ^= 1;
+        std::fs::write(&file, &damaged).unwrap();
+        let data = server.data();
+        let start = Command::new(binary()).args(["serve", "--listen", "127.0.0.1:0", "--data"]).arg(&data).output();
+        let start = start.expect("a process");
+        let said = String::from_utf8_lossy(&start.stderr).into_owned();
+        assert_eq!(start.status.code(), Some(8), "{said}");
+        assert!(said.contains(&file.display().to_string()), "{said}");
+        assert_eq!(std::fs::read(&file).unwrap(), damaged, "a refused start changed the file");
+        let repair = format!("guidon repair {}", server.data().join(folder).display());
+        for advice in ["restore this folder from a backup", &repair, "Nothing was changed. The store is in"] {
+            assert!(said.contains(advice), "{advice} is not in {said}");
+        }
+        std::fs::write(&file, sound).unwrap();
+    }
+    server.restart();
+    assert_eq!(server.client.get("/api/v1/status").ok()["revision"], 3);
+}
+
+fn largest_file(folder: &std::path::Path) -> std::path::PathBuf {
+    let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    files.max_by_key(|path| path.metadata().unwrap().len()).unwrap()
+}
+
+#[test]
 fn a_start_that_cannot_succeed_says_why_and_what_to_do() {
     let server = ServerProcess::start();
     let start = |arguments: &[&str]| {
