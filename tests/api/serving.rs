@@ -73,6 +73,20 @@ fn largest_file(folder: &std::path::Path) -> std::path::PathBuf {
 }
 
 #[test]
+fn an_export_has_a_record_for_everybody_its_entries_name() {
+    let mut server = ServerProcess::start();
+    server.client.create_flag("a");
+    assert!(server.stop().success());
+    let folder = tempfile::tempdir().unwrap();
+    let (file, data) = (folder.path().join("history"), server.data());
+    let export =
+        Command::new(binary()).args(["--json", "journal", "export"]).arg(file).arg("--data").arg(data).output();
+    let export = export.expect("a process");
+    let answer: serde_json::Value = serde_json::from_slice(&export.stdout).expect("a document");
+    assert_eq!((&answer["revision"], &answer["erased"]), (&json!(2), &json!(0)), "{answer}");
+}
+
+#[test]
 fn a_start_that_cannot_succeed_says_why_and_what_to_do() {
     let server = ServerProcess::start();
     let start = |arguments: &[&str]| {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::credential::{Credential, CredentialKind, SecretHash};
 use crate::changes::Author;
-use crate::vault::{Kind, Vault, VaultError};
+use crate::vault::{Entry, Kind, Vault, VaultError};
 
 /// Identifier of the administrator, in journal entries and in the vault.
 const ADMINISTRATOR: &str = "administrator";
@@ -84,10 +84,7 @@ impl Identity {
             Some(token) => (SecretHash::of(token), None),
             None => stored_token(&*vault).await?,
         };
-        if vault.get(Kind::Actor, ADMINISTRATOR)?.is_none() {
-            let actor = Actor { kind: "token".to_owned(), name: "Administrator token".to_owned() };
-            vault.put(Kind::Actor, ADMINISTRATOR, json(&actor)).await?;
-        }
+        record_built_in(&*vault).await?;
         let mut origins = HashMap::new();
         for id in vault.list(Kind::Origin) {
             if let Some(value) = vault.get(Kind::Origin, &id)? {
@@ -145,6 +142,25 @@ impl Identity {
     }
 }
 
+/// Records whom and what the server's own ids stand for: the administrator, the server itself, and the server as the place
+/// its own changes come from. A record that is missing would count as erased.
+async fn record_built_in(vault: &dyn Vault) -> Result<(), VaultError> {
+    let Author { actor_id, origin_id, .. } = Author::system();
+    let actor = |kind: &str, name: &str| json(&Actor { kind: kind.to_owned(), name: name.to_owned() });
+    let records = [
+        (Kind::Actor, ADMINISTRATOR.to_owned(), actor("token", "Administrator token")),
+        (Kind::Actor, actor_id, actor("system", "Guidon")),
+        (Kind::Origin, origin_id, json(&Origin { address: String::new(), door: "server".to_owned() })),
+    ];
+    let mut missing = Vec::new();
+    for (kind, id, value) in records {
+        if vault.get(kind, &id)?.is_none() {
+            missing.push(Entry { kind, id, value });
+        }
+    }
+    if missing.is_empty() { Ok(()) } else { vault.put_many(missing).await }
+}
+
 async fn stored_token(vault: &dyn Vault) -> Result<(SecretHash, Option<Credential>), IdentityError> {
     if let Some(stored) = vault.get(Kind::PasswordHash, ADMINISTRATOR)? {
         let bytes = <[u8; 32]>::try_from(stored).map_err(|_| IdentityError::Unreadable(ADMINISTRATOR.to_owned()))?;
@@ -176,6 +192,22 @@ mod tests {
         let (chosen, _) = Identity::open(vault, Some("a-token-of-the-operator"), [1; 32]).await.unwrap();
         assert!(chosen.is_administrator(&SecretHash::of("a-token-of-the-operator")));
         assert!(!chosen.is_administrator(&SecretHash::of(made.reveal())));
+    }
+
+    #[tokio::test]
+    async fn the_servers_own_ids_are_on_record_and_stay_as_they_are() {
+        let vault: Arc<dyn Vault> = Arc::new(MemoryVault::new());
+        Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
+        let read = |kind, id: &str| -> serde_json::Value {
+            serde_json::from_slice(&vault.get(kind, id).unwrap().expect("a record")).unwrap()
+        };
+        let system = Author::system();
+        assert_eq!(read(Kind::Actor, &system.actor_id), serde_json::json!({"kind": "system", "name": "Guidon"}));
+        assert_eq!(read(Kind::Actor, ADMINISTRATOR)["kind"], "token");
+        assert_eq!(read(Kind::Origin, &system.origin_id)["door"], "server");
+        vault.put(Kind::Actor, ADMINISTRATOR, br#"{"kind":"token","name":"Ops"}"#.to_vec()).await.unwrap();
+        Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
+        assert_eq!(read(Kind::Actor, ADMINISTRATOR)["name"], "Ops");
     }
 
     #[tokio::test]
