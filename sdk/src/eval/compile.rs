@@ -9,6 +9,7 @@ use hashbrown::{HashMap, HashSet};
 use ipnet::{IpNet, Ipv4Net};
 use regex::{Regex, RegexBuilder};
 use serde_json::Value;
+use smol_str::SmolStr;
 
 use super::bucket::Salt;
 use super::clause::{Bound, Clause, LINEAR_STRINGS, Mixed, OwnedVersion, ShortText, Test, Texts, assign_memo};
@@ -110,7 +111,7 @@ pub(crate) struct Prerequisite {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Rule {
-    pub(crate) id: Box<str>,
+    pub(crate) id: SmolStr,
     /// How many of the flag's clauses are this rule's.
     pub(crate) clauses: u32,
     pub(crate) serve: Outlet,

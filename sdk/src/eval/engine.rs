@@ -236,16 +236,26 @@ impl<'a, V: Visitor<'a>> Engine<'a, V> {
         {
             return decided;
         }
+        let rule = self.first_match(flag);
+        let (serve, reason) = match rule {
+            Some(rule) => (rule.serve, Reason::TargetingMatch),
+            None => (flag.fallthrough, if flag.bare { Reason::Static } else { Reason::Default }),
+        };
+        self.serve(flag, serve, rule, reason)
+    }
+
+    #[inline]
+    fn first_match(&mut self, flag: &'a CompiledFlag) -> Option<&'a Rule> {
         let mut memo = Memo::default();
         let mut rest = &*flag.clauses;
         for (position, rule) in flag.rules.iter().enumerate() {
-            let Some((clauses, after)) = rest.split_at_checked(rule.clauses as usize) else { break };
+            let (clauses, after) = rest.split_at_checked(rule.clauses as usize)?;
             rest = after;
             if self.rule(position, clauses, &mut memo) {
-                return self.serve(flag, rule.serve, Some(rule), Reason::TargetingMatch);
+                return Some(rule);
             }
         }
-        self.serve(flag, flag.fallthrough, None, if flag.bare { Reason::Static } else { Reason::Default })
+        None
     }
 
     #[inline]

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 use serde_json::value::RawValue;
+use smol_str::SmolStr;
 
 use super::KeySet;
 use super::clause::Clause;
@@ -24,7 +25,8 @@ pub struct Ruleset {
 /// A flag's place: reserved, once somebody has referred to it, for as long as the ruleset and its descendants live.
 #[derive(Clone, Debug)]
 pub(super) struct FlagSlot {
-    key: Box<str>,
+    /// Beside the rest of the flag unless it is long, so that comparing it touches no memory of its own.
+    key: SmolStr,
     pub(super) state: FlagState,
     /// The definition as it came, for writing the snapshot down again.
     source: Option<Box<RawValue>>,
