@@ -33,3 +33,13 @@ fn a_comment_cannot_steer_the_terminal() {
     let scripts = String::from_utf8(guidon(&server.client.url, &["--json", "journal", "log"]).stdout).unwrap();
     assert!(scripts.contains("\\u001b[2Jgone\\n"), "{scripts}");
 }
+
+#[test]
+fn a_data_folder_that_is_none_is_not_called_damaged() {
+    let file = tempfile::NamedTempFile::new().expect("a temporary file");
+    let path = file.path().to_str().expect("a path in UTF-8");
+    let answer = guidon("", &["serve", "--listen", "127.0.0.1:0", "--data", path]);
+    let said = String::from_utf8_lossy(&answer.stderr);
+    assert_eq!(answer.status.code(), Some(1), "{said}");
+    assert!(said.contains("--data or GUIDON_DATA names another") && !said.contains("backup"), "{said}");
+}

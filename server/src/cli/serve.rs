@@ -71,6 +71,12 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
 
 fn start_error(error: &StartError, folder: &Path) -> CliError {
     let text = error.to_string();
+    if refused_by_the_system(error) {
+        return CliError::Unexpected(format!(
+            "{text}\n  The data folder {} has to be a folder that this user may write; --data or GUIDON_DATA names another.",
+            folder.display()
+        ));
+    }
     match error {
         StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_)
             if !text.contains("is in use by process") =>
@@ -85,6 +91,19 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
         StartError::Identity(_) | StartError::Tls(_) | StartError::Limit(_) => CliError::Usage(text),
         _ => CliError::Unexpected(text),
     }
+}
+
+/// Whether the system did not let the server into its folder, which says nothing of the store.
+fn refused_by_the_system(error: &StartError) -> bool {
+    let mut cause: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = cause {
+        let kind = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        if let Some(ErrorKind::PermissionDenied | ErrorKind::ReadOnlyFilesystem | ErrorKind::NotADirectory) = kind {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
 }
 
 /// Says where the server is and, at the first start, what to do next.
