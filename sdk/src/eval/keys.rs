@@ -96,6 +96,26 @@ impl KeySet {
         self.shards.iter().flat_map(|shard| shard.iter()).map(|key| &**key)
     }
 
+    /// What differs between this set and a later form of it. Shards that the two share are not looked into: for a copy with
+    /// a few keys changed that leaves a shard (about 64 keys) for each.
+    #[must_use]
+    pub fn difference(&self, later: &Self) -> KeyDifference {
+        let mut difference = KeyDifference::default();
+        if Arc::ptr_eq(&self.shards, &later.shards) {
+            return difference;
+        }
+        if self.shards.len() == later.shards.len() {
+            for (before, after) in self.shards.iter().zip(later.shards.iter()) {
+                if !Arc::ptr_eq(before, after) {
+                    difference.look_into(before.iter().map(|key| &**key), after.iter().map(|key| &**key), self, later);
+                }
+            }
+        } else {
+            difference.look_into(self.iter(), later.iter(), self, later);
+        }
+        difference
+    }
+
     fn insert_new(&mut self, key: Box<str>) -> bool {
         let hash = hash_key(&key);
         let index = shard_of(hash, self.shards.len());
@@ -124,6 +144,32 @@ impl KeySet {
             }
         }
         self.shards = Arc::new(shards.into_iter().map(Arc::new).collect());
+    }
+}
+
+/// What differs between two forms of a set, and what it took to find out.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyDifference {
+    /// Keys that only the later form has.
+    pub added: Vec<String>,
+    /// Keys that only the earlier form has.
+    pub removed: Vec<String>,
+    /// Keys that were looked at, in both forms together.
+    pub compared: usize,
+}
+
+impl KeyDifference {
+    fn look_into<'a>(
+        &mut self,
+        before: impl Iterator<Item = &'a str>,
+        after: impl Iterator<Item = &'a str>,
+        earlier: &KeySet,
+        later: &KeySet,
+    ) {
+        let mut compared = 0;
+        self.removed.extend(before.inspect(|_| compared += 1).filter(|key| !later.contains(key)).map(str::to_owned));
+        self.added.extend(after.inspect(|_| compared += 1).filter(|key| !earlier.contains(key)).map(str::to_owned));
+        self.compared += compared;
     }
 }
 
@@ -178,6 +224,10 @@ mod tests {
                 }
                 prop_assert_eq!(set.contains(&key), add);
                 prop_assert!(before.len().abs_diff(set.len()) <= 1, "a copy keeps its keys");
+                let changed = usize::from(before.len() != set.len());
+                let difference = before.difference(&set);
+                prop_assert_eq!(difference.added, if add { vec![key.clone(); changed] } else { Vec::new() });
+                prop_assert_eq!(difference.removed, if add { Vec::new() } else { vec![key; changed] });
             }
             prop_assert_eq!(set.len(), model.len());
             prop_assert_eq!(set.iter().map(str::to_owned).collect::<BTreeSet<_>>(), model);
@@ -192,6 +242,10 @@ mod tests {
         assert!(changed.insert("someone-else"));
         let shared = keys.shards.iter().zip(changed.shards.iter()).filter(|(a, b)| Arc::ptr_eq(a, b)).count();
         assert_eq!(shared, keys.shards.len() - 1);
+        let difference = keys.difference(&changed);
+        assert_eq!((&*difference.added, &*difference.removed), (&["someone-else".to_owned()][..], &[][..]));
+        assert!(difference.compared <= 8 * KEYS_PER_SHARD, "{} keys compared", difference.compared);
+        assert_eq!(keys.difference(&keys.clone()).compared, 0);
         assert!(!keys.contains("someone-else") && changed.contains("someone-else"));
         let largest = changed.shards.iter().map(|shard| shard.len()).max().unwrap();
         assert!(largest <= 4 * KEYS_PER_SHARD, "a shard of {largest} keys");

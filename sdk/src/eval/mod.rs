@@ -21,7 +21,7 @@ mod version;
 pub use bucket::{Bucket, Unit};
 pub use compile::{MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES, MAX_REGEX_NESTING, Variation};
 pub use engine::{Evaluation, MAX_PREREQUISITE_DEPTH, MAX_PREREQUISITES_EVALUATED, evaluate, evaluate_at};
-pub use keys::KeySet;
+pub use keys::{KeyDifference, KeySet};
 pub use reason::{ErrorCode, Reason};
 pub use ruleset::{DefinitionProblem, FlagRef, FlagSummary, Ruleset};
 pub use trace::{

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use guidon_sdk::eval::KeySet;
 use guidon_sdk::model::{EnvironmentFlag, Op};
 use guidon_sdk::protocol::{PatchBody, Revision, SegmentKeysPatch, SnapshotBody};
 use serde::Serialize;
@@ -202,12 +201,13 @@ fn patch_segment(
     if !same_definition {
         return patch.segments.extend(raw_segment(is));
     }
+    let (included, excluded) = (was.included.difference(&is.included), was.excluded.difference(&is.excluded));
     let keys = SegmentKeysPatch {
         segment,
-        included: missing_from(&was.included, &is.included),
-        not_included: missing_from(&is.included, &was.included),
-        excluded: missing_from(&was.excluded, &is.excluded),
-        not_excluded: missing_from(&is.excluded, &was.excluded),
+        included: included.added,
+        not_included: included.removed,
+        excluded: excluded.added,
+        not_excluded: excluded.removed,
     };
     let moved = keys.included.len() + keys.not_included.len() + keys.excluded.len() + keys.not_excluded.len();
     if moved > is.included.len() + is.excluded.len() {
@@ -215,11 +215,6 @@ fn patch_segment(
     } else if moved > 0 {
         patch.segment_keys.push(keys);
     }
-}
-
-/// Keys of `set` that `other` lacks.
-fn missing_from(other: &KeySet, set: &KeySet) -> Vec<String> {
-    set.iter().filter(|key| !other.contains(key)).map(str::to_owned).collect()
 }
 
 /// A segment as SDKs see it: with its keys.

@@ -1,9 +1,12 @@
+use guidon_sdk::model::KeySetRef;
 use guidon_sdk::snapshot::Snapshot;
 use proptest::prelude::*;
 use serde_json::Value;
 
 use super::*;
 use crate::push::sample;
+use crate::segments::KeyPart;
+use crate::state::KeySetSource;
 
 /// One edit of the sample project.
 #[derive(Clone, Debug)]
@@ -153,6 +156,39 @@ fn one_key_of_a_large_segment_costs_a_small_patch() {
     let patch = between("h", 2, &before, &after, &sample::channel_key(Audience::Server), &Extent::Unknown).unwrap();
     assert_eq!(patch.segment_keys[0].not_included, ["user-0"]);
     assert!(patch.segments.is_empty() && patch.flags.is_empty());
+}
+
+struct OneKey;
+
+impl KeySetSource for OneKey {
+    fn keys(&self, _: &KeySetRef) -> Option<Arc<[String]>> {
+        Some(["someone-else".to_owned()].into())
+    }
+}
+
+/// A key added as the journal is folded leaves the rest of the set shared, so that the patch is found in one shard.
+#[test]
+fn one_key_added_to_a_hundred_thousand_is_cheap_to_find_and_to_send() {
+    let keys: Vec<String> = (0..100_000).map(|key| format!("user-{key}")).collect();
+    let before = sample::after(&sample::world(), |project| {
+        sample::set_flag(project, sample::flag("f", true, false, Some("s")));
+        sample::set_segment(project, sample::ENVIRONMENT, "s", "", &keys);
+    });
+    let id = (sample::ENVIRONMENT.to_owned(), "s".to_owned());
+    let after = sample::after(&before, |project| {
+        let old = Arc::clone(&project.segments[&id]);
+        let mut stored = (*old.stored).clone();
+        stored.included.push(KeyPart::Add(KeySetRef { id: "new".to_owned(), hash: String::new(), len: 1 }));
+        project.segments.insert(id.clone(), Arc::new(SegmentState::after(Some(&old), stored, &OneKey, 0)));
+    });
+    let included = |world: &World| world.projects[sample::PROJECT].segments[&id].included.clone();
+    let difference = included(&before).difference(&included(&after));
+    assert!(difference.compared < 1_000, "{} keys compared", difference.compared);
+    let key = sample::channel_key(Audience::Server);
+    let patch = between("h", 2, &before, &after, &key, &Extent::Unknown).unwrap();
+    assert_eq!(patch.segment_keys[0].included, ["someone-else"]);
+    let bytes = serde_json::to_vec(&patch).unwrap().len();
+    assert!(bytes < 200, "{bytes} bytes");
 }
 
 #[test]
