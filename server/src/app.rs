@@ -149,6 +149,7 @@ impl Embedded {
         master_key: Option<&str>,
     ) -> Result<Self, StartError> {
         let max_connections = connection_limit(config.limits.max_connections).map_err(StartError::Limit)?;
+        chosen_token.map(Identity::check_chosen).transpose()?;
         let tls = match (&config.network.tls_cert, &config.network.tls_key) {
             (Some(certificate), Some(key)) => Some(Tls::open(certificate, key)?),
             _ => None,

@@ -103,5 +103,12 @@ fn a_start_that_cannot_succeed_says_why_and_what_to_do() {
     let data = server.data().display().to_string();
     let (code, said) = start(&["--listen", "127.0.0.1:0", "--data", &data]);
     assert!(code == Some(1) && said.contains(&server.id().to_string()), "{code:?} {said}");
+    let weak = Command::new(binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--data", &fresh])
+        .env("GUIDON_ADMIN_TOKEN", "short")
+        .output()
+        .expect("a process");
+    let said = String::from_utf8_lossy(&weak.stderr);
+    assert!(weak.status.code() == Some(2) && said.contains("GUIDON_ADMIN_TOKEN"), "{said}");
     assert!(!std::path::Path::new(&fresh).exists(), "a refused start left a folder behind");
 }

@@ -77,11 +77,13 @@ impl Identity {
         chosen: Option<&str>,
         secret: [u8; 32],
     ) -> Result<(Self, Option<Credential>), IdentityError> {
-        let (token, made) = match chosen.map(str::trim) {
-            Some(token) if token.len() < MIN_TOKEN_BYTES => {
-                return Err(IdentityError::WeakToken { actual: token.len() });
+        let (token, made) = match chosen {
+            Some(token) => {
+                if vault.get(Kind::PasswordHash, ADMINISTRATOR)?.is_some() {
+                    tracing::warn!("GUIDON_ADMIN_TOKEN takes the place of the token that the first start made");
+                }
+                (Self::check_chosen(token)?, None)
             }
-            Some(token) => (SecretHash::of(token), None),
             None => stored_token(&*vault).await?,
         };
         record_built_in(&*vault).await?;
@@ -94,6 +96,20 @@ impl Identity {
         }
         let origins = Mutex::new(origins);
         Ok((Self { vault, administrator: ADMINISTRATOR.into(), token, secret, origins }, made))
+    }
+
+    /// Whether a token that the operator chose can be the administrator's, hashed if so. To be asked before a store is made
+    /// for it.
+    ///
+    /// # Errors
+    ///
+    /// [`IdentityError::WeakToken`].
+    pub fn check_chosen(token: &str) -> Result<SecretHash, IdentityError> {
+        let token = token.trim();
+        if token.len() < MIN_TOKEN_BYTES {
+            return Err(IdentityError::WeakToken { actual: token.len() });
+        }
+        Ok(SecretHash::of(token))
     }
 
     /// Whether a presented token, hashed, is the administrator's. Constant time.
