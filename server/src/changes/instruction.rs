@@ -1,7 +1,7 @@
 //! Instructions: the typed, named edits that everything which writes speaks.
 //!
 //! The same type is what a caller sends and what the journal keeps. A caller leaves out what the server decides (salts, rule
-//! ids, allocations, key sets); [`super::service`] fills it in, and the journal keeps the *resolved* instruction, so that
+//! ids, allocations, key sets); [`super::ChangeService`] fills it in, and the journal keeps the *resolved* instruction, so that
 //! folding it again gives the same state. In JSON an instruction is one flat object, tagged by `kind`:
 //! `{"kind":"turnFlagOn","flag":"summary-engine"}`.
 
