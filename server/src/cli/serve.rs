@@ -130,11 +130,23 @@ fn greet(embedded: &Embedded, config: &Config, address: SocketAddr) -> Result<()
             writeln!(out, "  export GUIDON_SERVER={url}")?;
         }
         writeln!(out, "\nThen, in another terminal:\n")?;
-        writeln!(out, "  guidon flag create new-checkout")?;
-        writeln!(out, "  guidon flag on new-checkout --environment development")?;
-        writeln!(out, "  guidon sdk-key create --environment development")?;
+        let guidon = called();
+        writeln!(out, "  {guidon} flag create new-checkout")?;
+        writeln!(out, "  {guidon} flag on new-checkout --environment development")?;
+        writeln!(out, "  {guidon} sdk-key create --environment development")?;
     }
     Ok(out.flush()?)
+}
+
+/// How this program is called from this folder: by its name if the shell finds it, else by its path.
+fn called() -> String {
+    let Ok(program) = std::env::current_exe() else { return "guidon".to_owned() };
+    let search = std::env::var_os("PATH").unwrap_or_default();
+    if std::env::split_paths(&search).any(|folder| folder.join("guidon") == program) {
+        return "guidon".to_owned();
+    }
+    let here = std::env::current_dir().unwrap_or_default();
+    program.strip_prefix(here).unwrap_or(&program).display().to_string()
 }
 
 fn watch_signals(shutdown: Shutdown, tls: Option<Tls>) -> Result<(), CliError> {
