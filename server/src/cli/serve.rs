@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use clap::Args;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 
 use super::CliError;
 use crate::app::{Embedded, StartError};
@@ -17,6 +17,10 @@ use crate::vault::MASTER_KEY_VARIABLE;
 
 /// Holds the administrator's token, if the operator chooses it.
 pub const ADMIN_TOKEN_VARIABLE: &str = "GUIDON_ADMIN_TOKEN";
+
+/// Most connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`. When all applications come back at
+/// once, those beyond it wait for TCP to try again, for a second first and for a minute in the end.
+const BACKLOG: u32 = 65_535;
 
 /// Options of `guidon serve`.
 #[derive(Args, Debug)]
@@ -36,7 +40,7 @@ pub fn run(args: &ServeArgs) -> Result<(), CliError> {
 
 async fn serve(config: &Config) -> Result<(), CliError> {
     // Bound first: a port in use is found out before the store is touched.
-    let listener = bind(config.network.listen).await?;
+    let listener = bind(config.network.listen)?;
     let address = listener.local_addr()?;
     let (token, key) = (std::env::var(ADMIN_TOKEN_VARIABLE).ok(), std::env::var(MASTER_KEY_VARIABLE).ok());
     let embedded = Box::pin(Embedded::open(config, token.as_deref(), key.as_deref()))
@@ -54,8 +58,16 @@ async fn serve(config: &Config) -> Result<(), CliError> {
     Ok(())
 }
 
-async fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
-    TcpListener::bind(address).await.map_err(|error| match error.kind() {
+/// As [`TcpListener::bind`], which waits with 1,024 connections at most.
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
+    listen(address).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => CliError::Unexpected(format!(
             "{address} is in use by another process.\n  Stop it, or choose another port: guidon serve --listen {}:{}",
             address.ip(),
