@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod assignments;
+pub mod audit;
 pub mod changes;
 pub mod cli;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod http;
 pub mod identity;
 pub mod journal;
 pub mod log;
+pub mod policy;
 pub mod push;
 pub mod segments;
 pub mod shutdown;

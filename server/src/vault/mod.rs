@@ -43,10 +43,20 @@ pub enum Kind {
     TotpSecret = 6,
     /// A key that the server made for itself.
     ServerKey = 7,
+    /// The hashes of an account's recovery codes.
+    RecoveryCodes = 8,
+    /// A signed-in person's session.
+    Session = 9,
+    /// An invitation to claim an account.
+    Invitation = 10,
+    /// When and from where a credential was last used.
+    CredentialUse = 11,
+    /// What a change request asks for.
+    RequestBody = 12,
 }
 
 impl Kind {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 12] = [
         Self::KeySet,
         Self::PseudonymKey,
         Self::Actor,
@@ -54,6 +64,11 @@ impl Kind {
         Self::PasswordHash,
         Self::TotpSecret,
         Self::ServerKey,
+        Self::RecoveryCodes,
+        Self::Session,
+        Self::Invitation,
+        Self::CredentialUse,
+        Self::RequestBody,
     ];
 
     fn from_code(code: u8) -> Option<Self> {
