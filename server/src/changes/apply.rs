@@ -5,10 +5,13 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::Instruction;
+use super::{Instruction, RequestEdit, request};
 use crate::environments::{Environment, Tier};
 use crate::journal::{ObjectHash, ObjectId};
-use crate::state::{FlagState, KeySetSource, Project, SegmentState, World, hash_object};
+use crate::identity::{self, Directory};
+use crate::state::{
+    Finding, FlagState, KeySetSource, Project, Review, SegmentState, World, hash_in_directory, hash_object,
+};
 use crate::{environments, flags, segments};
 
 /// Why a resolved instruction does not apply.
@@ -30,6 +33,14 @@ pub enum ApplyError {
         /// Its key or id.
         key: String,
     },
+    /// A change request does not stand where the instruction could be made.
+    #[error("change request \"{id}\": {refusal}")]
+    Request {
+        /// Identifier of the request.
+        id: String,
+        /// Why not.
+        refusal: String,
+    },
     /// The instruction needs an environment and its change names none.
     #[error("the change names no environment")]
     NoEnvironment,
@@ -47,6 +58,7 @@ pub(crate) struct Draft<'a> {
     key: String,
     environment: Option<String>,
     project: Option<Project>,
+    directory: Directory,
     revision: u64,
     at: u64,
     named: BTreeSet<ObjectId>,
@@ -60,6 +72,7 @@ impl<'a> Draft<'a> {
             key: project.to_owned(),
             environment: environment.map(str::to_owned),
             project: before.projects.get(project).map(|project| Project::clone(project)),
+            directory: before.directory.clone(),
             revision: before.revision + 1,
             at,
             named: BTreeSet::new(),
@@ -69,6 +82,24 @@ impl<'a> Draft<'a> {
     /// All there was before the first edit.
     pub(crate) fn before(&self) -> &'a World {
         self.before
+    }
+
+    /// When the edits are made, in milliseconds since 1970.
+    pub(crate) fn at(&self) -> u64 {
+        self.at
+    }
+
+    /// The directory as edited so far.
+    pub(crate) fn directory(&self) -> &Directory {
+        &self.directory
+    }
+
+    /// What an object hashes to, as edited so far.
+    pub(crate) fn hash(&self, object: &ObjectId) -> Option<String> {
+        if object.is_of_directory() {
+            return hash_in_directory(&self.directory, object);
+        }
+        self.project.as_ref().and_then(|project| hash_object(project, object))
     }
 
     /// The project as edited so far.
@@ -90,8 +121,12 @@ impl<'a> Draft<'a> {
     pub(crate) fn changed(&self) -> Vec<ObjectHash> {
         let before = self.before.projects.get(&self.key);
         let hashed = self.named.iter().map(|object| {
-            let old = before.and_then(|project| hash_object(project, object));
-            let hash = self.project.as_ref().and_then(|project| hash_object(project, object));
+            let old = if object.is_of_directory() {
+                hash_in_directory(&self.before.directory, object)
+            } else {
+                before.and_then(|project| hash_object(project, object))
+            };
+            let hash = self.hash(object);
             (old != hash).then(|| ObjectHash { object: object.clone(), hash })
         });
         hashed.flatten().collect()
@@ -100,6 +135,7 @@ impl<'a> Draft<'a> {
     /// The world with the edits, still at the revision before them.
     pub(crate) fn into_world(self) -> World {
         let mut world = self.before.clone();
+        world.directory = self.directory;
         let Some(project) = self.project else { return world };
         for id in self.named.iter().filter_map(|object| if let ObjectId::SdkKey(id) = object { Some(id) } else { None })
         {
@@ -119,6 +155,11 @@ impl<'a> Draft<'a> {
     pub(crate) fn apply(&mut self, instruction: &Instruction, keys: &dyn KeySetSource) -> Result<(), ApplyError> {
         if let Instruction::CreateProject { name } = instruction {
             self.create_project(name)?;
+        }
+        if let Instruction::Directory(edit) = instruction {
+            identity::directory::apply(&mut self.directory, edit, self.at)?;
+            self.named.extend(edit.objects());
+            return Ok(());
         }
         let environment = self.environment.clone();
         let mut project = self.project.take().ok_or_else(|| unknown("project", &self.key))?;
@@ -146,6 +187,8 @@ impl<'a> Draft<'a> {
             flags: Default::default(),
             segments: Default::default(),
             sdk_keys: Default::default(),
+            requests: Default::default(),
+            reviews: Default::default(),
         });
         Ok(())
     }
@@ -161,7 +204,9 @@ impl<'a> Draft<'a> {
             let key = environment.ok_or(ApplyError::NoEnvironment)?;
             project.environments.get(key).ok_or_else(|| unknown("environment", key))?;
         }
-        if let Some(key) = instruction.flag() {
+        if let Instruction::Request(edit) = instruction {
+            self.edit_request(project, edit)
+        } else if let Some(key) = instruction.flag() {
             self.edit_flag(project, key, environment, instruction, keys)
         } else if let (Some(key), Some(environment)) = (instruction.segment(), environment) {
             self.edit_segment(project, key, environment, instruction, keys)
@@ -188,7 +233,31 @@ impl<'a> Draft<'a> {
         let known = flags::KnownKeys::new(old.as_deref(), keys);
         let mut state = FlagState::load(stored, &known, created_at);
         (state.updated_at, state.revision) = (self.at, self.revision);
+        state.served.extend(old.iter().flat_map(|old| old.served.iter().cloned()));
         project.flags.insert(key.to_owned(), Arc::new(state));
+        Ok(())
+    }
+
+    fn edit_request(&self, project: &mut Project, edit: &RequestEdit) -> Result<(), ApplyError> {
+        if let RequestEdit::ReviewEntry { revision, by, finding } = edit {
+            let known = project.reviews.get(revision).ok_or_else(|| unknown("review", &revision.to_string()))?;
+            let finding = Finding { by: by.clone(), at: self.at, text: finding.clone() };
+            let closed = Review { finding: Some(finding), ..Review::clone(known) };
+            project.reviews.insert(*revision, Arc::new(closed));
+            return Ok(());
+        }
+        let id = edit.request().unwrap_or_default();
+        let known = project.requests.get(id).map(|request| &**request);
+        let next = request::apply(known, edit, self.at, self.revision)
+            .map_err(|refusal| ApplyError::Request { id: id.to_owned(), refusal: refusal.to_string() })?;
+        project.requests.insert(id.to_owned(), Arc::new(next));
+        while project.requests.len() > request::MAX_KEPT {
+            let ended = project.requests.values().filter(|request| !request.state.is_open());
+            let Some(oldest) = ended.min_by_key(|request| request.updated_at).map(|request| request.id.clone()) else {
+                break;
+            };
+            project.requests.remove(&oldest);
+        }
         Ok(())
     }
 

@@ -6,8 +6,12 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::Instruction;
+use super::authorize::Refused;
 use super::keysets::KeySetError;
+use super::request::{BodyError, Party, Risk, Schedule};
+use crate::identity::directory::Scope;
 use crate::journal::{AppendError, Entry, ObjectId, ReadError};
+use crate::policy::PrincipalKind;
 use crate::state::Stopped;
 
 /// Who makes a change, and from where.
@@ -19,13 +23,46 @@ pub struct Author {
     pub origin_id: String,
     /// Whose idempotency keys these are: two principals may use the same key.
     pub principal: String,
+    /// What it is.
+    pub kind: PrincipalKind,
+    /// The person who answers for an AI agent.
+    pub owner: Option<String>,
+    /// Groups that a provider says a person is in.
+    pub groups: Vec<String>,
+    /// When a person last proved a second factor, in milliseconds since 1970.
+    pub factor_at: Option<u64>,
+    /// What the token that was used is good for.
+    pub scope: Option<Scope>,
+    /// The token that was used, by id.
+    pub credential: Option<String>,
 }
 
 impl Author {
     /// The server itself.
     #[must_use]
     pub fn system() -> Self {
-        Self { actor_id: "system".to_owned(), origin_id: "server".to_owned(), principal: "system".to_owned() }
+        Self::of("system", "server", PrincipalKind::System)
+    }
+
+    /// A principal of which no more is known.
+    #[must_use]
+    pub fn of(id: &str, origin_id: &str, kind: PrincipalKind) -> Self {
+        Self {
+            actor_id: id.to_owned(),
+            origin_id: origin_id.to_owned(),
+            principal: id.to_owned(),
+            kind,
+            owner: None,
+            groups: Vec::new(),
+            factor_at: None,
+            scope: None,
+            credential: None,
+        }
+    }
+
+    /// The author of a change request.
+    pub(crate) fn party(&self) -> Party {
+        Party { id: self.actor_id.clone(), kind: self.kind, owner: self.owner.clone() }
     }
 }
 
@@ -48,6 +85,21 @@ pub struct ChangeDraft {
     pub instructions: Vec<Instruction>,
     /// Lets it be sent again safely.
     pub idempotency: Option<IdempotencyKey>,
+    /// Asks for a change request even where the change could be made at once.
+    pub proposal: Option<Proposal>,
+    /// The change request that it carries out, whose instructions these are.
+    pub request: Option<String>,
+}
+
+/// How a change request is to be opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Proposal {
+    /// Whether it is still being written.
+    pub draft: bool,
+    /// When it is to be applied.
+    pub schedule: Option<Schedule>,
+    /// When it ends by itself, in milliseconds since 1970; [`super::request::DEFAULT_LIFE_MS`] from now if left out.
+    pub expires_at: Option<u64>,
 }
 
 /// What a client sends so that a change is made once, however often it is sent.
@@ -74,6 +126,10 @@ pub struct ChangeOutcome {
     pub summary: Vec<String>,
     /// Credentials made by the change, shown this once. A replay has none.
     pub credentials: Vec<MintedCredential>,
+    /// The change request that was opened, edited or carried out.
+    pub request: Option<String>,
+    /// Of a dry run: what the change would need as a change request, if it could only be one.
+    pub needs: Option<Needs>,
     /// The journal's entry; `None` where nothing changed or in a dry run.
     pub entry: Option<Arc<Entry>>,
 }
@@ -88,9 +144,21 @@ impl ChangeOutcome {
             dry_run,
             summary: Vec::new(),
             credentials: Vec::new(),
+            request: None,
+            needs: None,
             entry: None,
         }
     }
+}
+
+/// What a change needs that can only be a change request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Needs {
+    /// How much it may hurt.
+    pub risk: Risk,
+    /// Approvals it needs; with none, it applies by itself.
+    pub approvals: u32,
 }
 
 /// An SDK key's credential, which only its holder keeps.
@@ -144,6 +212,12 @@ pub enum ChangeError {
         /// All that was not found; never empty.
         problems: Vec<Problem>,
     },
+    /// The policies refuse it.
+    #[error("{}", refusal(.0))]
+    Refused(Refused),
+    /// It may be made once its author has proved a second factor.
+    #[error("`{}` needs a second factor that was proved in the last ten minutes", .0.action)]
+    FactorNeeded(Refused),
     /// A later entry touched an object the change names.
     #[error("the change was made for revision {expected}, and what it names has changed since")]
     Conflict {
@@ -180,6 +254,25 @@ pub enum ChangeError {
         /// Why.
         reason: String,
     },
+}
+
+fn refusal(refused: &Refused) -> String {
+    let wherever = if refused.environment.is_empty() { String::new() } else { format!(" in {}", refused.environment) };
+    let by = match refused.policies.as_slice() {
+        [] => "no policy allows it".to_owned(),
+        policies => format!("forbidden by {}", policies.join(", ")),
+    };
+    format!("`{}`{wherever} is not allowed: {by}", refused.action)
+}
+
+impl From<BodyError> for ChangeError {
+    fn from(error: BodyError) -> Self {
+        match error {
+            BodyError::DiskFull => Self::DiskFull,
+            BodyError::TooLarge { bytes, limit } => Self::TooLarge { actual: bytes, limit },
+            other => Self::Unavailable { reason: other.to_string() },
+        }
+    }
 }
 
 impl From<AppendError> for ChangeError {
@@ -220,7 +313,8 @@ impl From<ReadError> for ChangeError {
 impl From<Vec<Problem>> for ChangeError {
     fn from(problems: Vec<Problem>) -> Self {
         let absent =
-            ["unknownProject", "unknownEnvironment", "unknownFlag", "unknownSegment", "unknownRule", "unknownSdkKey"];
+            ["unknownProject", "unknownEnvironment", "unknownFlag", "unknownSegment", "unknownRule", "unknownSdkKey",
+             "unknownPrincipal", "unknownRoleBinding", "unknownToken", "unknownIssuer", "unknownPolicy", "unknownFreeze", "unknownRequest"];
         if problems.iter().all(|problem| absent.contains(&&*problem.code)) {
             Self::NotFound { problems }
         } else {

@@ -2,8 +2,9 @@
 
 use guidon_sdk::model::{Rollout, SLOTS, Serve};
 
-use super::Instruction;
+use super::{Instruction, RequestEdit};
 use super::instruction::SegmentList;
+use crate::identity::DirectoryEdit;
 
 /// What an instruction does, as a sentence without a full stop, as in `turned summary-engine on in production`.
 ///
@@ -24,11 +25,71 @@ fn about_project(instruction: &Instruction) -> String {
         Instruction::CreateEnvironment { key, tier, .. } => {
             format!("created the environment {key} ({})", tier.as_str())
         }
-        Instruction::UpdateEnvironment { key, name } => format!("renamed the environment {key} to \"{name}\""),
+        Instruction::UpdateEnvironment { key, tier: Some(tier), .. } => {
+            format!("moved the environment {key} to the tier {}", tier.as_str())
+        }
+        Instruction::UpdateEnvironment { key, name, .. } => {
+            format!("renamed the environment {key} to \"{}\"", name.as_deref().unwrap_or(key))
+        }
         Instruction::DeleteEnvironment { key } => format!("deleted the environment {key}"),
         Instruction::CreateSdkKey { id, .. } => format!("created the SDK key {id}"),
+        Instruction::RotateSdkKey { id, successor, .. } => format!("replaced the SDK key {id} by {successor}"),
         Instruction::RevokeSdkKey { id } => format!("revoked the SDK key {id}"),
+        Instruction::DeclareFreeze { id, reason, .. } => format!("declared the freeze {id} (\"{reason}\")"),
+        Instruction::LiftFreeze { id } => format!("lifted the freeze {id}"),
+        Instruction::Directory(edit) => about_directory(edit),
+        Instruction::Request(edit) => about_request(edit),
         other => other.kind().to_owned(),
+    }
+}
+
+fn about_directory(edit: &DirectoryEdit) -> String {
+    match edit {
+        DirectoryEdit::CreateAccount { id } => format!("created the account {id}"),
+        DirectoryEdit::ClaimAccount { id } => format!("recorded that {id} was claimed"),
+        DirectoryEdit::ResetAccount { id } => format!("reset the account {id}"),
+        DirectoryEdit::CreateServiceAccount { id, name } => format!("created the service account {id} (\"{name}\")"),
+        DirectoryEdit::CreateAgent { id, name, tool, owner, .. } => {
+            format!("registered the AI agent {id} (\"{name}\", {tool}), owned by {owner}")
+        }
+        DirectoryEdit::UpdatePrincipal { id, .. } => format!("edited {id}"),
+        DirectoryEdit::DisablePrincipal { id } => format!("disabled {id}"),
+        DirectoryEdit::EnablePrincipal { id } => format!("enabled {id}"),
+        DirectoryEdit::ErasePrincipal { id } => format!("erased who {id} is"),
+        DirectoryEdit::GrantRole { principal, group, role, project, tiers, .. } => {
+            let whom = principal.clone().or_else(|| group.as_ref().map(|group| format!("the group {group}")));
+            let tiers: Vec<&str> = tiers.iter().map(|tier| tier.as_str()).collect();
+            let tiers = if tiers.is_empty() { "all tiers".to_owned() } else { tiers.join(", ") };
+            let project = project.as_ref().map_or_else(|| "all projects".to_owned(), Clone::clone);
+            format!("made {} {} in {tiers} of {project}", whom.unwrap_or_default(), role.as_str())
+        }
+        DirectoryEdit::RevokeRole { id } => format!("took the role of {id} away"),
+        DirectoryEdit::CreateToken { id, principal, .. } => format!("created the token {id} of {principal}"),
+        DirectoryEdit::RotateToken { id, successor, .. } => format!("replaced the token {id} by {successor}"),
+        DirectoryEdit::RevokeToken { id } => format!("revoked the token {id}"),
+        DirectoryEdit::TrustIssuer { id, issuer, principal, .. } => {
+            format!("let identity tokens of {issuer} buy tokens of {principal} ({id})")
+        }
+        DirectoryEdit::DistrustIssuer { id } => format!("ended the trust {id}"),
+        DirectoryEdit::SetPolicy { name, .. } => format!("set the policy file {name}"),
+        DirectoryEdit::RemovePolicy { name } => format!("removed the policy file {name}"),
+    }
+}
+
+fn about_request(edit: &RequestEdit) -> String {
+    let id = edit.request().unwrap_or_default();
+    match edit {
+        RequestEdit::OpenRequest { draft: true, .. } => format!("drafted the change request {id}"),
+        RequestEdit::OpenRequest { .. } => format!("opened the change request {id}"),
+        RequestEdit::EditRequest { .. } => format!("edited the change request {id}"),
+        RequestEdit::SubmitRequest { .. } => format!("submitted the change request {id}"),
+        RequestEdit::CommentRequest { .. } => format!("commented on the change request {id}"),
+        RequestEdit::ApproveRequest { by, .. } => format!("{by} approved the change request {id}"),
+        RequestEdit::RejectRequest { by, .. } => format!("{by} rejected the change request {id}"),
+        RequestEdit::WithdrawRequest { .. } => format!("withdrew the change request {id}"),
+        RequestEdit::ApplyRequest { .. } => format!("applied the change request {id}"),
+        RequestEdit::ExpireRequest { .. } => format!("the change request {id} expired"),
+        RequestEdit::ReviewEntry { revision, .. } => format!("closed the review of the emergency change {revision}"),
     }
 }
 

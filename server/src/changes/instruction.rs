@@ -13,7 +13,10 @@ use guidon_sdk::model::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value};
 
+use super::RequestEdit;
 use crate::environments::{Audience, Tier};
+use crate::identity::DirectoryEdit;
+use crate::policy::{Action, Group};
 use crate::segments::StoredSegment;
 
 /// One typed edit. Instructions about how a flag or segment is served apply to the environment their change names.
@@ -38,12 +41,16 @@ pub enum Instruction {
         /// Tier it belongs to.
         tier: Tier,
     },
-    /// Renames an environment.
+    /// Renames an environment, or moves one that has never served to another tier; fields left out stay.
     UpdateEnvironment {
         /// Key of the environment.
         key: String,
         /// New name for people.
-        name: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        name: Option<String>,
+        /// New tier.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        tier: Option<Tier>,
     },
     /// Deletes an environment that holds no live SDK key and in which no flag is on.
     DeleteEnvironment {
@@ -64,11 +71,50 @@ pub enum Instruction {
         #[serde(default)]
         hash: String,
     },
+    /// Records an SDK key that takes another's place, which lives until its deadline.
+    RotateSdkKey {
+        /// Identifier of the old key.
+        id: String,
+        /// Identifier of the new one. Filled in by the server.
+        #[serde(default)]
+        successor: String,
+        /// BLAKE3 of the new credential, in hexadecimal.
+        hash: String,
+        /// When the old one ends, in milliseconds since 1970.
+        deadline: u64,
+    },
     /// Revokes an SDK key and closes its streams.
     RevokeSdkKey {
         /// Identifier of the key.
         id: String,
     },
+    /// Forbids changes in the environment for a time, all but those that lower exposure.
+    DeclareFreeze {
+        /// Identifier, for lifting it. Filled in by the server.
+        #[serde(default)]
+        id: String,
+        /// When it begins, in milliseconds since 1970; at once if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        from: Option<u64>,
+        /// When it ends, in milliseconds since 1970; when it is lifted if left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<u64>,
+        /// Why.
+        reason: String,
+    },
+    /// Ends a freeze.
+    LiftFreeze {
+        /// Identifier of the freeze.
+        id: String,
+    },
+
+    // ---- who may do what, and change requests: each its own list of instructions
+    /// An edit of the directory.
+    #[serde(skip)]
+    Directory(Box<DirectoryEdit>),
+    /// An edit of a change request.
+    #[serde(skip)]
+    Request(Box<RequestEdit>),
 
     // ---- flags, in every environment
     /// Creates a flag; off wherever the definition is silent.
@@ -406,6 +452,11 @@ fn some_value<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Value
 
 impl Serialize for Instruction {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::Directory(edit) => return edit.serialize(serializer),
+            Self::Request(edit) => return edit.serialize(serializer),
+            _ => {}
+        }
         // The derived form is {"kind": {fields}}; the published one is flat.
         let tagged = Self::serialize(self, serde_json::value::Serializer).map_err(ser::Error::custom)?;
         let Value::Object(tagged) = tagged else { return Err(ser::Error::custom("an instruction is an object")) };
@@ -422,9 +473,37 @@ impl Serialize for Instruction {
 
 impl<'de> Deserialize<'de> for Instruction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let tagged = tag(Map::deserialize(deserializer)?).map_err(de::Error::custom)?;
+        let flat = Map::deserialize(deserializer)?;
+        match flat.get("kind").and_then(Value::as_str).and_then(|kind| kind.parse::<Action>().ok()).map(Action::group) {
+            Some(Group::Request) => return read(flat).map(|edit| Self::Request(Box::new(edit))),
+            Some(Group::Administer | Group::Credential) if is_of_directory(&flat) => {
+                return read(flat).map(|edit| Self::Directory(Box::new(edit)));
+            }
+            _ => {}
+        }
+        let tagged = tag(flat).map_err(de::Error::custom)?;
         Self::deserialize(tagged).map_err(de::Error::custom)
     }
+}
+
+fn read<T: serde::de::DeserializeOwned, E: de::Error>(flat: Map<String, Value>) -> Result<T, E> {
+    T::deserialize(Value::Object(flat)).map_err(E::custom)
+}
+
+/// Whether an instruction about rights or credentials is one of the directory, and not of a project.
+fn is_of_directory(flat: &Map<String, Value>) -> bool {
+    const OF_A_PROJECT: [&str; 9] = [
+        "createProject",
+        "createEnvironment",
+        "updateEnvironment",
+        "deleteEnvironment",
+        "createSdkKey",
+        "rotateSdkKey",
+        "revokeSdkKey",
+        "declareFreeze",
+        "liftFreeze",
+    ];
+    flat.get("kind").and_then(Value::as_str).is_some_and(|kind| !OF_A_PROJECT.contains(&kind))
 }
 
 /// Turns the published, flat form into the derived form, whose errors can name the path of what is wrong.

@@ -1,25 +1,40 @@
 //! The only write path: instructions, validated against the present state and appended to the journal.
 
 pub(crate) mod apply;
+pub mod authorize;
 mod change;
 mod describe;
+pub(crate) mod direction;
+mod gate;
 mod history;
 pub mod instruction;
 pub mod keysets;
 pub mod limits;
 pub(crate) mod mint;
+mod places;
 mod prepare;
+pub mod reach;
+mod reaches;
+pub mod request;
+mod requests;
 pub(crate) mod resolve;
 mod revert;
+pub mod risk;
 mod service;
 mod subject;
 mod validate;
 
 pub use apply::ApplyError;
-pub use change::{Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, MintedCredential, Problem};
+pub use authorize::Refused;
+pub use change::{
+    Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, MintedCredential, Needs, Problem, Proposal,
+};
 pub use describe::describe;
 pub use instruction::Instruction;
+pub use request::{ChangeRequest, RequestEdit};
+pub use reaches::{LoggedReaches, NoReaches, Reaches};
 pub use mint::{Mint, RandomMint};
+pub use requests::RequestRevision;
 pub use revert::RevertDraft;
 pub use service::{ChangeService, DEFAULT_PROJECT, Parts};
 

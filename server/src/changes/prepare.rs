@@ -2,12 +2,14 @@
 
 use std::collections::BTreeSet;
 
-use super::apply::Draft;
+use super::apply::{ApplyError, Draft};
 use super::keysets::{Either, NewKeySet, NewKeySets};
 use super::mint::Mint;
 use super::resolve::{Past, Resolving, resolve};
 use super::{Author, ChangeDraft, Instruction, MintedCredential, Problem, limits};
 use crate::journal::{ENTRY_FORMAT, Entry, ObjectId};
+use crate::identity::DirectoryEdit;
+use crate::identity::directory::{self, Filling};
 use crate::state::World;
 
 /// A change that can be made.
@@ -63,11 +65,15 @@ pub(crate) fn prepare(
         commit: change.commit.clone(),
         instructions: resolved.into_iter().map(|(_, instruction)| instruction).collect(),
         objects: draft.changed(),
+        grounds: None,
         idempotency: None,
     };
     let named = draft.named().clone();
     Ok(Prepared { entry, world: draft.into_world(), key_sets: key_sets.into_made(), named, credentials })
 }
+
+/// In place of a project's key, in changes of the directory.
+pub(crate) const DIRECTORY: &str = "";
 
 struct Preparing<'a> {
     draft: Draft<'a>,
@@ -87,6 +93,7 @@ impl Preparing<'_> {
         let keys = Either(&self.key_sets, &past.key_sets);
         match self.draft.apply(&resolved, &keys) {
             Ok(()) => self.resolved.push((index, resolved)),
+            Err(ApplyError::Request { refusal, .. }) => self.problems.push(Problem::new(at, "requestState", refusal)),
             Err(error) => self.problems.push(Problem::new(at, "inapplicable", error.to_string())),
         }
     }
@@ -98,14 +105,42 @@ impl Preparing<'_> {
         mint: &mut dyn Mint,
         past: &Past,
     ) -> Option<Instruction> {
-        if matches!(instruction, Instruction::CreateProject { .. }) {
-            if self.draft.project().is_some() {
-                let message = "there is a project of this key already; choose another or leave this instruction out";
-                self.problems.push(Problem::new(at.to_owned(), "projectExists", message));
-                return None;
-            }
-            return Some(instruction.clone());
+        if let Instruction::Directory(edit) = instruction {
+            let before = self.problems.len();
+            let mut filling = Filling {
+                world: self.draft.before(),
+                directory: self.draft.directory(),
+                now: self.draft.at(),
+                mint,
+                at,
+                problems: &mut self.problems,
+            };
+            let edit = directory::resolve(&mut filling, DirectoryEdit::clone(edit));
+            return (self.problems.len() == before).then(|| Instruction::Directory(Box::new(edit)));
         }
+        if matches!(instruction, Instruction::CreateProject { .. } | Instruction::Request(_)) {
+            return self.as_sent(at, instruction);
+        }
+        self.resolve_in_project(at, instruction, mint, past)
+    }
+
+    /// Instructions that leave nothing to the server.
+    fn as_sent(&mut self, at: &str, instruction: &Instruction) -> Option<Instruction> {
+        if matches!(instruction, Instruction::CreateProject { .. }) && self.draft.project().is_some() {
+            let message = "there is a project of this key already; choose another or leave this instruction out";
+            self.problems.push(Problem::new(at.to_owned(), "projectExists", message));
+            return None;
+        }
+        Some(instruction.clone())
+    }
+
+    fn resolve_in_project(
+        &mut self,
+        at: &str,
+        instruction: &Instruction,
+        mint: &mut dyn Mint,
+        past: &Past,
+    ) -> Option<Instruction> {
         let subject = subject(instruction);
         if subject.as_ref().is_some_and(|subject| self.refused.contains(subject)) {
             return None;
@@ -116,6 +151,7 @@ impl Preparing<'_> {
                 before: self.draft.before(),
                 project: self.draft.project()?,
                 environment: self.draft.environment(),
+                now: self.draft.at(),
                 past,
                 mint,
                 key_sets: &mut self.key_sets,
@@ -164,16 +200,28 @@ fn subject(instruction: &Instruction) -> Option<String> {
 /// What is wrong with the change as a whole.
 fn shape(world: &World, change: &ChangeDraft) -> Vec<Problem> {
     let mut problems = Vec::new();
+    let of_directory = |instruction: &Instruction| matches!(instruction, Instruction::Directory(_));
+    let is_of_directory =
+        change.project == DIRECTORY && !change.instructions.is_empty() && change.instructions.iter().all(of_directory);
+    if !is_of_directory && change.instructions.iter().any(of_directory) {
+        let message = "the directory belongs to no project: edits of it make a change of their own";
+        problems.push(Problem::new("/project", "notHere", message));
+    }
     let mut most = |pointer: &str, what: &str, found: usize, most: usize| {
         if found > most {
             problems.push(Problem::new(pointer, "tooMany", format!("{found} {what}, at most {most} are allowed")));
         }
     };
-    most("/instructions", "instructions", change.instructions.len(), limits::MAX_INSTRUCTIONS);
+    // A change request brings one more than it was opened with.
+    let own = usize::from(change.request.is_some());
+    most("/instructions", "instructions", change.instructions.len() - own, limits::MAX_INSTRUCTIONS);
     most("/comment", "bytes of comment", change.comment.len(), limits::MAX_COMMENT_BYTES);
     most("/commit", "bytes", change.commit.as_ref().map_or(0, String::len), limits::MAX_COMMIT_BYTES);
     let key_bytes = change.idempotency.as_ref().map_or(0, |idempotency| idempotency.key.len());
     most("", "bytes of Idempotency-Key", key_bytes, limits::MAX_IDEMPOTENCY_KEY_BYTES);
+    if is_of_directory {
+        return problems;
+    }
     let creates = matches!(change.instructions.first(), Some(Instruction::CreateProject { .. }));
     if creates && !world.projects.contains_key(&change.project) {
         most("", "projects", world.projects.len() + 1, limits::MAX_PROJECTS);

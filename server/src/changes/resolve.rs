@@ -56,6 +56,8 @@ pub(crate) struct Resolving<'a> {
     pub(crate) project: &'a Project,
     /// The environment that the change names.
     pub(crate) environment: Option<&'a str>,
+    /// When the change is made, in milliseconds since 1970.
+    pub(crate) now: u64,
     /// Earlier states.
     pub(crate) past: &'a Past,
     pub(crate) mint: &'a mut dyn Mint,

@@ -8,17 +8,23 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 
+use super::authorize::Verdict;
+use super::gate::{Proposed, propose};
 use super::history::History;
 use super::keysets::KeySetStore;
 use super::mint::hex;
-use super::prepare::{Prepared, prepare};
+use super::prepare::Prepared;
+use super::reach::Reach;
+use super::request::RequestStore;
 use super::resolve::Past;
 use super::{
-    Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, Instruction, Mint, Problem, RevertDraft, describe,
-    revert,
+    Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, Instruction, Mint, Needs, Problem, Reaches,
+    RevertDraft, describe, revert,
 };
+use crate::audit::AuditLog;
 use crate::clock::Clock;
 use crate::journal::{AppendError, Appending, Entry, Health, Idempotency, Journal, ObjectId};
+use crate::policy::PolicyCache;
 use crate::state::{Follower, FollowerHealth, Publisher, World};
 
 /// Key of the project that every store starts with.
@@ -45,6 +51,12 @@ pub struct Parts {
     pub journal: Arc<dyn Journal>,
     /// Where their targeting keys are kept.
     pub key_sets: Arc<dyn KeySetStore>,
+    /// Where is kept what change requests ask for.
+    pub requests: Arc<dyn RequestStore>,
+    /// Takes note of what was refused.
+    pub audit: Arc<dyn AuditLog>,
+    /// Measures how many people rules match.
+    pub reaches: Arc<dyn Reaches>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -62,7 +74,11 @@ pub struct Parts {
 pub struct ChangeService {
     journal: Arc<dyn Journal>,
     key_sets: Arc<dyn KeySetStore>,
-    clock: Arc<dyn Clock>,
+    pub(super) requests: Arc<dyn RequestStore>,
+    pub(super) audit: Arc<dyn AuditLog>,
+    pub(super) reaches: Arc<dyn Reaches>,
+    pub(super) policies: PolicyCache,
+    pub(super) clock: Arc<dyn Clock>,
     follower: Arc<Follower>,
     following: tokio::task::JoinHandle<()>,
     history: History,
@@ -86,9 +102,9 @@ impl Failures {
 }
 
 /// The state that changes are prepared against.
-struct Head {
-    world: World,
-    mint: Box<dyn Mint>,
+pub(super) struct Head {
+    pub(super) world: World,
+    pub(super) mint: Box<dyn Mint>,
     recent: VecDeque<Arc<Entry>>,
 }
 
@@ -99,6 +115,8 @@ enum Placed {
     Replay(u64, String),
     /// Answers once the entry is durable, or is not.
     Appended(oneshot::Receiver<Result<(), AppendError>>, ChangeOutcome),
+    /// It has to become a change request.
+    Proposed(Proposed),
 }
 
 impl Drop for ChangeService {
@@ -111,7 +129,7 @@ impl ChangeService {
     /// Starts the service, and the task that keeps its world current.
     #[must_use]
     pub fn start(parts: Parts) -> Arc<Self> {
-        let Parts { journal, key_sets, clock, mint, world, publishers } = parts;
+        let Parts { journal, key_sets, requests, audit, reaches, clock, mint, world, publishers } = parts;
         let head = Head { world: world.clone(), mint, recent: VecDeque::new() };
         let follower = Follower::new(world);
         let following = follower.spawn(Arc::clone(&journal), Arc::clone(&key_sets), publishers);
@@ -120,6 +138,10 @@ impl ChangeService {
             history,
             journal,
             key_sets,
+            requests,
+            audit,
+            reaches,
+            policies: PolicyCache::default(),
             clock,
             follower,
             following,
@@ -185,9 +207,10 @@ impl ChangeService {
     /// way to the disk may turn out to be there after a restart.
     pub async fn submit(&self, author: &Author, change: ChangeDraft) -> Result<ChangeOutcome, ChangeError> {
         let past = self.past(&change).await?;
+        let reach = self.reach(author, &change).await;
         for _ in 0..MAX_ATTEMPTS {
             let failures = self.failures.count.subscribe();
-            match self.place(author, &change, &past).await {
+            match self.place(author, &change, &past, &reach).await {
                 Ok(Placed::Done(outcome)) => {
                     if self.settled(outcome.revision, failures).await? {
                         return Ok(outcome);
@@ -199,8 +222,12 @@ impl ChangeService {
                         return Ok(outcome);
                     }
                 }
+                Ok(Placed::Proposed(proposed)) => return Box::pin(self.open(author, change, proposed)).await,
                 Err(PlaceError::Contended) => self.wait_for_others().await,
-                Err(PlaceError::Refused(error)) => return Err(error),
+                Err(PlaceError::Refused(error)) => {
+                    self.note_refusal(author, &change, &error);
+                    return Err(error);
+                }
             }
         }
         Err(ChangeError::Busy)
@@ -237,7 +264,7 @@ impl ChangeService {
     }
 
     /// The earlier states that a change goes back to, and the key sets that come back with them.
-    async fn past(&self, change: &ChangeDraft) -> Result<Past, ChangeError> {
+    pub(super) async fn past(&self, change: &ChangeDraft) -> Result<Past, ChangeError> {
         let mut past = Past::default();
         for revision in revert::revisions(change, self.world().revision)? {
             past.worlds.insert(revision, self.history.at(revision).await?);
@@ -249,7 +276,13 @@ impl ChangeService {
     }
 
     /// Prepares the change against the head and gives it its place in the journal.
-    async fn place(&self, author: &Author, change: &ChangeDraft, past: &Past) -> Result<Placed, PlaceError> {
+    async fn place(
+        &self,
+        author: &Author,
+        change: &ChangeDraft,
+        past: &Past,
+        reach: &Reach,
+    ) -> Result<Placed, PlaceError> {
         let mut head = self.head().await?;
         let head = &mut *head;
         let at = self.clock.now_ms().max(head.world.at);
@@ -262,18 +295,29 @@ impl ChangeService {
             }
             return Ok(Placed::Replay(done.revision, sent.key.clone()));
         }
-        let mut prepared =
-            prepare(&head.world, author, change, at, &mut *head.mint, past).map_err(ChangeError::from)?;
+        let (mut prepared, verdict) = self.judged(head, author, change, at, past, reach)?;
+        let proposed = match verdict {
+            Verdict::Apply(grounds) => {
+                prepared.entry.grounds = Some(grounds);
+                None
+            }
+            Verdict::Propose(judgement) => Some(judgement),
+            Verdict::FactorNeeded(refused) => return Err(ChangeError::FactorNeeded(refused).into()),
+            Verdict::Refused(refused) => return Err(ChangeError::Refused(refused).into()),
+        };
         if let Some(expected) = change.expected_revision {
             self.check_conflicts(head, expected, change, &prepared).await?;
         }
         let mut outcome = outcome_of(&prepared, change);
         if prepared.entry.objects.is_empty() || change.dry_run {
             outcome.revision = head.world.revision;
+            outcome.needs = proposed.map(|judgement| Needs { approvals: judgement.needed, risk: judgement.risk });
             return Ok(Placed::Done(outcome));
         }
+        if let Some(judgement) = proposed {
+            return Ok(Placed::Proposed(propose(head, &prepared, judgement)));
+        }
         prepared.entry.idempotency = idempotency;
-        // Whoever decides whether the author may make this change decides here: it is resolved, and nothing is stored yet.
         if !prepared.key_sets.is_empty() {
             self.key_sets.put(std::mem::take(&mut prepared.key_sets)).await.map_err(ChangeError::from)?;
         }
@@ -315,7 +359,7 @@ impl ChangeService {
     }
 
     /// The head, alone. If what it holds may not be in the journal, it goes back to what is durable.
-    async fn head(&self) -> Result<MutexGuard<'_, Head>, PlaceError> {
+    pub(super) async fn head(&self) -> Result<MutexGuard<'_, Head>, PlaceError> {
         let mut head = self.head.lock().await;
         if let Some(stopped) = self.follower.stopped() {
             return Err(ChangeError::from(stopped).into());
@@ -400,7 +444,8 @@ impl ChangeService {
             entries.extend(read.into_iter().map(|stored| stored.entry));
         }
         entries.retain(|entry| {
-            let touches = |object: &ObjectId| prepared.named.contains(object);
+            // What was said of a change request is no change of what it asks for.
+            let touches = |object: &ObjectId| !matches!(object, ObjectId::Request(_)) && prepared.named.contains(object);
             entry.revision > expected
                 && entry.project == change.project
                 && entry.objects.iter().any(|changed| touches(&changed.object))
@@ -425,7 +470,7 @@ impl Head {
 }
 
 /// Why a change got no place.
-enum PlaceError {
+pub(super) enum PlaceError {
     /// Another server wrote first.
     Contended,
     Refused(ChangeError),
@@ -458,6 +503,11 @@ fn outcome_of_entry(entry: &Entry) -> ChangeOutcome {
         dry_run: false,
         summary: entry.instructions.iter().map(|instruction| describe(instruction, environment)).collect(),
         credentials: Vec::new(),
+        request: entry.instructions.iter().find_map(|instruction| match instruction {
+            Instruction::Request(edit) => edit.request().map(str::to_owned),
+            _ => None,
+        }),
+        needs: None,
         entry: Some(Arc::new(entry.clone())),
     }
 }

@@ -16,7 +16,12 @@ impl Instruction {
             Self::UpdateEnvironment { .. } => "updateEnvironment",
             Self::DeleteEnvironment { .. } => "deleteEnvironment",
             Self::CreateSdkKey { .. } => "createSdkKey",
+            Self::RotateSdkKey { .. } => "rotateSdkKey",
             Self::RevokeSdkKey { .. } => "revokeSdkKey",
+            Self::DeclareFreeze { .. } => "declareFreeze",
+            Self::LiftFreeze { .. } => "liftFreeze",
+            Self::Directory(edit) => edit.kind(),
+            Self::Request(edit) => edit.kind(),
             Self::CreateFlag { .. } => "createFlag",
             Self::UpdateFlag { .. } => "updateFlag",
             Self::SetClientSide { .. } => "setClientSide",
@@ -113,7 +118,11 @@ impl Instruction {
     /// Whether it applies to the one environment that its change names.
     #[must_use]
     pub fn needs_environment(&self) -> bool {
-        self.flag_in_environment().is_some() || self.segment().is_some() || matches!(self, Self::CreateSdkKey { .. })
+        let of_environment = matches!(
+            self,
+            Self::CreateSdkKey { .. } | Self::RotateSdkKey { .. } | Self::DeclareFreeze { .. } | Self::LiftFreeze { .. }
+        );
+        of_environment || self.flag_in_environment().is_some() || self.segment().is_some()
     }
 
     /// The objects it may change, in a project as it is before the instruction.
@@ -122,7 +131,7 @@ impl Instruction {
         let environment = environment.unwrap_or_default().to_owned();
         let mut objects = BTreeSet::new();
         if let Some(flag) = self.flag_in_environment() {
-            objects.insert(ObjectId::FlagEnvironment(environment, flag.to_owned()));
+            objects.insert(ObjectId::FlagEnvironment(environment.clone(), flag.to_owned()));
         } else if let Some(flag) = self.flag() {
             objects.insert(ObjectId::Flag(flag.to_owned()));
             if matches!(self, Self::CreateFlag { .. } | Self::DeleteFlag { .. }) {
@@ -130,7 +139,7 @@ impl Instruction {
                 objects.extend(everywhere.map(|key| ObjectId::FlagEnvironment(key.clone(), flag.to_owned())));
             }
         } else if let Some(segment) = self.segment() {
-            objects.insert(ObjectId::Segment(environment, segment.to_owned()));
+            objects.insert(ObjectId::Segment(environment.clone(), segment.to_owned()));
         }
         match self {
             Self::CreateProject { .. } => {
@@ -151,6 +160,15 @@ impl Instruction {
             }
             Self::CreateSdkKey { id, .. } | Self::RevokeSdkKey { id } => {
                 objects.insert(ObjectId::SdkKey(id.clone()));
+            }
+            Self::RotateSdkKey { id, successor, .. } => {
+                objects.extend([ObjectId::SdkKey(id.clone()), ObjectId::SdkKey(successor.clone())]);
+            }
+            Self::DeclareFreeze { .. } | Self::LiftFreeze { .. } => {
+                objects.insert(ObjectId::Environment(environment));
+            }
+            Self::Request(edit) => {
+                objects.insert(edit.object());
             }
             _ => {}
         }

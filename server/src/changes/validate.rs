@@ -4,11 +4,12 @@
 
 use std::collections::BTreeSet;
 
-use guidon_sdk::model::{Flag, Segment};
+use guidon_sdk::model::{Flag, ProvenanceKind, Segment};
 use guidon_sdk::validate::{FlagFacts, SegmentFacts, validate_flag, validate_segment};
 
 use super::apply::Draft;
 use super::{Instruction, Problem, limits};
+use crate::environments::Tier;
 use crate::flags::{references, schema, segments_of};
 use crate::state::{Project, SegmentState};
 
@@ -20,6 +21,14 @@ pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], pro
         let Some(state) = project.flags.get(&key) else { continue };
         let found = validate_flag(&state.published, project);
         let found = found.into_iter().map(|problem| (problem.pointer, problem.code, problem.message));
+        for environment in ai_where_it_is_off(draft, &state.stored) {
+            let pointer = check.place_of_flag(&state.published, &format!("/environments/{environment}/offVariation"));
+            let message = format!(
+                "in {environment}, which is production, \"{key}\" would serve an AI variation while it is off: choose an off \
+                 variation that no AI wrote"
+            );
+            problems.push(Problem::new(pointer, "aiOffVariation", message));
+        }
         let values = if check.touches_values(&key) { schema::check_values(&state.published) } else { Vec::new() };
         for (pointer, code, message) in found.chain(values) {
             problems.push(Problem::new(check.place_of_flag(&state.published, &pointer), code, message));
@@ -33,6 +42,23 @@ pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], pro
         }
     }
     problems.truncate(limits::MAX_PROBLEMS);
+}
+
+/// Environments of the production tier where the flag would come to serve an AI variation while it is off.
+fn ai_where_it_is_off(draft: &Draft<'_>, flag: &Flag) -> Vec<String> {
+    let Some(project) = draft.project() else { return Vec::new() };
+    let before = draft.before().projects.get(&project.key).and_then(|before| before.flags.get(&flag.key));
+    let is_ai = |flag: &Flag, environment: &str| {
+        let config = flag.environments.get(environment);
+        let off = config.and_then(|config| flag.variation(&config.off_variation));
+        off.is_some_and(|off| off.is_by(ProvenanceKind::Ai))
+    };
+    let production = project.environments.values().filter(|environment| environment.tier == Tier::Production);
+    let new = production.filter(|environment| {
+        // One that stands so already, say from an earlier version, must not keep anybody from turning it off.
+        is_ai(flag, &environment.key) && !before.is_some_and(|before| is_ai(&before.stored, &environment.key))
+    });
+    new.map(|environment| environment.key.clone()).collect()
 }
 
 struct Check<'a> {

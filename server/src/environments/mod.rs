@@ -58,7 +58,28 @@ pub struct Environment {
     pub name: String,
     /// Tier it belongs to.
     pub tier: Tier,
+    /// Freezes declared: those that last, and those to come.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub freezes: Vec<Freeze>,
 }
+
+/// A time in which nothing in an environment may be changed, but for what lowers exposure.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Freeze {
+    /// Identifier, for lifting it.
+    pub id: String,
+    /// When it begins, in milliseconds since 1970.
+    pub from: u64,
+    /// When it ends, in milliseconds since 1970; when it is lifted if there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u64>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Most freezes of an environment at once.
+pub const MAX_FREEZES: usize = 100;
 
 impl Environment {
     /// The environment of a tier that every project starts with.
@@ -66,7 +87,13 @@ impl Environment {
     pub fn of_tier(tier: Tier) -> Self {
         let key = tier.as_str().to_owned();
         let name = key[..1].to_uppercase() + &key[1..];
-        Self { key, name, tier }
+        Self { key, name, tier, freezes: Vec::new() }
+    }
+
+    /// The freeze that holds at `now` (milliseconds since 1970).
+    #[must_use]
+    pub fn frozen_by(&self, now: u64) -> Option<&Freeze> {
+        self.freezes.iter().find(|freeze| freeze.from <= now && freeze.until.is_none_or(|end| now < end))
     }
 }
 
@@ -86,7 +113,13 @@ pub struct SdkKey {
     pub hash: String,
     /// When it was made, in milliseconds since 1970.
     pub created_at: u64,
+    /// When it ends, once it was rotated, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub expires_at: Option<u64>,
     /// When it was revoked, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub revoked_at: Option<u64>,
+    /// The key that takes its place, once it was rotated.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replaced_by: Option<String>,
 }

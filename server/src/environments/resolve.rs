@@ -1,7 +1,14 @@
 //! Resolves instructions about environments and SDK keys.
 
+use std::sync::Arc;
+
+use super::{MAX_FREEZES, SdkKey};
 use crate::changes::resolve::Resolving;
 use crate::changes::{Instruction, MintedCredential, limits, mint};
+use crate::state::Project;
+
+/// Longest that a rotated SDK key may live beside its successor: 90 days, in milliseconds.
+const MAX_OVERLAP_MS: u64 = 90 * 24 * 60 * 60 * 1_000;
 
 /// The instruction as it is to be journaled; `None` if it asks for what is already so, or was refused.
 pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> Option<Instruction> {
@@ -17,9 +24,47 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> O
                 cx.refuse("/key", "tooMany", format!("a project has at most {most} environments; delete some"));
             }
         }
-        Instruction::UpdateEnvironment { key, name } => {
+        Instruction::UpdateEnvironment { key, name, tier } => {
             check_known(cx, key);
-            cx.check_name("/name", name);
+            if let Some(name) = name {
+                cx.check_name("/name", name);
+            }
+            if let (Some(tier), Some(known)) = (tier, project.environments.get(key))
+                && *tier != known.tier
+                && has_served(project, key)
+            {
+                let message = format!(
+                    "\"{key}\" has served as {}: its tier is fixed; create another environment in that tier",
+                    known.tier.as_str()
+                );
+                cx.refuse("/tier", "tierFixed", message);
+            }
+        }
+        Instruction::DeclareFreeze { id, from, until, reason } => {
+            if reason.trim().is_empty() || reason.len() > limits::MAX_COMMENT_BYTES {
+                let most = limits::MAX_COMMENT_BYTES;
+                cx.refuse("/reason", "badReason", format!("say why, in at most {most} bytes: people will ask"));
+            }
+            let begins = from.unwrap_or(cx.now);
+            if until.is_some_and(|end| end <= begins.max(cx.now)) {
+                cx.refuse("/until", "past", "a freeze ends after it begins, and after now");
+            }
+            *from = Some(begins);
+            let standing = cx.environment.and_then(|key| project.environments.get(key));
+            if standing.is_some_and(|environment| environment.freezes.len() >= MAX_FREEZES) {
+                cx.refuse("", "tooMany", format!("an environment has at most {MAX_FREEZES} freezes; lift some"));
+            }
+            *id = mint::id("freeze", &mut *cx.mint);
+        }
+        Instruction::LiftFreeze { id } => {
+            let standing = cx.environment.and_then(|key| project.environments.get(key));
+            if standing.is_none_or(|environment| environment.freezes.iter().all(|freeze| freeze.id != *id)) {
+                cx.refuse("/id", "unknownFreeze", format!("there is no freeze \"{id}\" here"));
+            }
+        }
+        Instruction::RotateSdkKey { id, successor, hash, deadline } => {
+            rotate(cx, id, hash, *deadline);
+            *successor = mint::id("key", &mut *cx.mint);
         }
         Instruction::DeleteEnvironment { key } => {
             check_known(cx, key);
@@ -58,9 +103,36 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> O
     Some(instruction)
 }
 
+/// Whether the environment may have served anybody: an SDK key was ever made there, or a flag was on there.
+fn has_served(project: &Project, environment: &str) -> bool {
+    project.sdk_keys.values().any(|key| key.environment == environment)
+        || project.flags.values().any(|flag| flag.served.contains(environment))
+}
+
+fn rotate(cx: &mut Resolving<'_>, id: &str, hash: &str, deadline: u64) {
+    let here = |key: &&Arc<SdkKey>| Some(&*key.environment) == cx.environment;
+    let Some(old) = cx.project.sdk_keys.get(id).filter(here).cloned() else {
+        return cx.refuse("/id", "unknownSdkKey", format!("there is no SDK key \"{id}\" here"));
+    };
+    if old.revoked_at.is_some() {
+        cx.refuse("/id", "ended", format!("the SDK key \"{id}\" was revoked; create a new one"));
+    } else if let Some(next) = &old.replaced_by {
+        cx.refuse("/id", "rotated", format!("the SDK key \"{id}\" was rotated already: \"{next}\" replaces it"));
+    }
+    if deadline < cx.now || deadline - cx.now > MAX_OVERLAP_MS {
+        let days = MAX_OVERLAP_MS / (24 * 60 * 60 * 1_000);
+        cx.refuse("/deadline", "outOfRange", format!("the old key's deadline is now or within {days} days"));
+    }
+    if blake3::Hash::from_hex(hash).is_err() || is_taken(cx, hash) {
+        cx.refuse("/hash", "invalidHash", "a hash is 64 hexadecimal digits that no other SDK key has");
+    }
+}
+
 /// Whether a key of this project, revoked ones among them, or a live one of another has a credential of this hash.
 fn is_taken(cx: &Resolving<'_>, hash: &str) -> bool {
-    cx.before.credentials.contains_key(hash) || cx.project.sdk_keys.values().any(|known| known.hash == hash)
+    cx.before.credentials.contains_key(hash)
+        || cx.before.directory.token_hashes.contains_key(hash)
+        || cx.project.sdk_keys.values().any(|known| known.hash == hash)
 }
 
 fn check_known(cx: &mut Resolving<'_>, key: &str) {

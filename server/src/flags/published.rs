@@ -1,6 +1,7 @@
 //! Flags as people and SDKs see them: with the targeting keys that the stored form keeps outside the journal.
 
 use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use guidon_sdk::model::{Clause, Flag, FlagEnvironment, KeySetRef, Target};
@@ -14,7 +15,16 @@ impl FlagState {
     pub fn load(stored: Flag, keys: &dyn KeySetSource, created_at: u64) -> Self {
         let stored = Arc::new(stored);
         let published = publish(&stored, keys);
-        Self { stored, published, created_at, updated_at: created_at, revision: 0 }
+        let mut state =
+            Self { stored, published, created_at, updated_at: created_at, revision: 0, served: BTreeSet::new() };
+        state.note_served();
+        state
+    }
+
+    /// Remembers the environments in which the flag is on.
+    pub fn note_served(&mut self) {
+        let on = self.stored.environments.iter().filter(|(_, config)| config.on);
+        self.served.extend(on.map(|(environment, _)| environment.clone()));
     }
 }
 

@@ -66,6 +66,7 @@ pub fn sample(number: u64) -> Entry {
             object: ObjectId::FlagEnvironment("production".to_owned(), flag),
             hash: Some(hash),
         }],
+        grounds: None,
         idempotency: number
             .is_multiple_of(2)
             .then(|| Idempotency { key: format!("{number:064}"), body: "0".repeat(64) }),

@@ -1,5 +1,6 @@
 //! Journal entries and the hash chain over their stored bytes.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -7,9 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use super::{AppendError, Head};
 use crate::changes::Instruction;
+use crate::changes::request::{Approval, Risk};
 
 /// Version of the entry's JSON; entries of every older version stay readable.
-pub const ENTRY_FORMAT: u32 = 1;
+pub const ENTRY_FORMAT: u32 = 2;
 
 /// One applied change: who, when, from where, why, and what, resolved.
 ///
@@ -27,7 +29,7 @@ pub struct Entry {
     pub actor_id: String,
     /// From where: address and door.
     pub origin_id: String,
-    /// Project changed.
+    /// Project changed; empty if it is the directory that was.
     pub project: String,
     /// Environment that environment-bound instructions apply to.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -42,9 +44,56 @@ pub struct Entry {
     pub instructions: Vec<Instruction>,
     /// Hash of each object the edits changed, after them: folding that gives another state is noticed.
     pub objects: Vec<ObjectHash>,
+    /// On what grounds it was allowed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub grounds: Option<Grounds>,
     /// For a change that can be sent again safely: its key and body.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub idempotency: Option<Idempotency>,
+}
+
+/// On what grounds a change was allowed. Entries of format 1 have none.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Grounds {
+    /// The environments that it was judged in, by key.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub environments: Vec<String>,
+    /// The policies that allowed it, by name.
+    pub policies: Vec<String>,
+    /// BLAKE3 of all the policies in force, in hexadecimal.
+    pub policy_set: String,
+    /// How much it might hurt, as judged when it was made.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Risk>,
+    /// The change request that it carries out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub request: Option<String>,
+    /// Who wrote that request.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub author: Option<String>,
+    /// Approvals of that request.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub approvals: Vec<Approval>,
+    /// Whether it was made at once in an emergency, and is to be reviewed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub emergency: bool,
+    /// The token that was used, by id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
+}
+
+impl Entry {
+    /// The environments that it concerns, by key: those it was judged in or, in format 1, those of the objects it changed.
+    #[must_use]
+    pub fn environments(&self) -> BTreeSet<String> {
+        let judged = self.grounds.iter().flat_map(|grounds| grounds.environments.iter());
+        let of_objects = self.objects.iter().filter_map(|changed| match &changed.object {
+            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => Some(key),
+            _ => None,
+        });
+        judged.chain(of_objects).chain(&self.environment).cloned().collect()
+    }
 }
 
 /// An object and what its stored form hashes to; `None` once it is deleted.
@@ -72,6 +121,31 @@ pub enum ObjectId {
     Segment(String, String),
     /// An SDK key, by id.
     SdkKey(String),
+    /// A change request, by id.
+    Request(String),
+    /// The review of an emergency change, by the revision that it made.
+    Review(u64),
+    /// A principal of the directory, by id.
+    Principal(String),
+    /// A role binding, by id.
+    RoleBinding(String),
+    /// A token, by id.
+    Token(String),
+    /// A trusted issuer, by id.
+    Issuer(String),
+    /// A policy file, by name.
+    Policy(String),
+}
+
+impl ObjectId {
+    /// Whether it belongs to the installation and not to a project.
+    #[must_use]
+    pub fn is_of_directory(&self) -> bool {
+        matches!(
+            self,
+            Self::Principal(_) | Self::RoleBinding(_) | Self::Token(_) | Self::Issuer(_) | Self::Policy(_)
+        )
+    }
 }
 
 impl From<ObjectId> for String {
@@ -89,6 +163,13 @@ impl std::fmt::Display for ObjectId {
             Self::FlagEnvironment(environment, key) => write!(formatter, "environment/{environment}/flag/{key}"),
             Self::Segment(environment, key) => write!(formatter, "environment/{environment}/segment/{key}"),
             Self::SdkKey(id) => write!(formatter, "sdk-key/{id}"),
+            Self::Request(id) => write!(formatter, "request/{id}"),
+            Self::Review(revision) => write!(formatter, "review/{revision}"),
+            Self::Principal(id) => write!(formatter, "principal/{id}"),
+            Self::RoleBinding(id) => write!(formatter, "role-binding/{id}"),
+            Self::Token(id) => write!(formatter, "token/{id}"),
+            Self::Issuer(id) => write!(formatter, "issuer/{id}"),
+            Self::Policy(name) => write!(formatter, "policy/{name}"),
         }
     }
 }
@@ -109,6 +190,15 @@ impl TryFrom<String> for ObjectId {
                 Ok(Self::Segment((*environment).to_owned(), (*key).to_owned()))
             }
             ["sdk-key", id] => Ok(Self::SdkKey((*id).to_owned())),
+            ["request", id] => Ok(Self::Request((*id).to_owned())),
+            ["review", revision] if revision.parse::<u64>().is_ok() => {
+                Ok(Self::Review(revision.parse().unwrap_or_default()))
+            }
+            ["principal", id] => Ok(Self::Principal((*id).to_owned())),
+            ["role-binding", id] => Ok(Self::RoleBinding((*id).to_owned())),
+            ["token", id] => Ok(Self::Token((*id).to_owned())),
+            ["issuer", id] => Ok(Self::Issuer((*id).to_owned())),
+            ["policy", name] => Ok(Self::Policy((*name).to_owned())),
             _ => Err(format!("{path:?} names no object")),
         }
     }

@@ -7,9 +7,10 @@ use std::sync::Arc;
 
 use guidon_sdk::model::KeySetRef;
 
-use super::{Repeatable, World, hash_object};
+use super::{Project, Repeatable, Review, World};
 use crate::changes::apply::{ApplyError, Draft};
-use crate::journal::{ENTRY_FORMAT, ObjectHash, ObjectId, StoredEntry};
+use crate::journal::{ENTRY_FORMAT, Entry, ObjectHash, ObjectId, StoredEntry};
+use crate::policy::PrincipalKind;
 
 /// Where the keys behind a key set come from.
 pub trait KeySetSource {
@@ -98,7 +99,7 @@ impl World {
             draft.apply(instruction, keys).map_err(|error| FoldError::Inapplicable { revision, index, error })?;
         }
         for ObjectHash { object, hash } in &entry.objects {
-            let found = draft.project().and_then(|project| hash_object(project, object));
+            let found = draft.hash(object);
             if found != *hash {
                 return Err(FoldError::Differs { revision, object: object.clone(), expected: hash.clone(), found });
             }
@@ -118,7 +119,36 @@ impl World {
             self.repeatable.insert(idempotency.key.clone(), done);
         }
         self.repeatable.prune(entry.at);
+        self.count(entry);
+        self.remember_emergency(entry);
         self
+    }
+
+    /// Counts what an AI agent did towards its quota.
+    fn count(&mut self, entry: &Entry) {
+        let agent = self.directory.principals.get(&entry.actor_id);
+        if agent.is_some_and(|principal| principal.kind == PrincipalKind::Agent) {
+            for environment in entry.environments() {
+                self.quotas.note(&entry.actor_id, &entry.project, &environment, entry.at);
+            }
+        }
+        self.quotas.prune(entry.at);
+    }
+
+    /// Keeps in mind that an emergency change is to be reviewed.
+    fn remember_emergency(&mut self, entry: &Entry) {
+        let emergency = entry.grounds.as_ref().is_some_and(|grounds| grounds.emergency);
+        let Some(project) = self.projects.get(&entry.project).filter(|_| emergency) else { return };
+        let mut project = Project::clone(project);
+        let review = Review {
+            revision: entry.revision,
+            at: entry.at,
+            by: entry.actor_id.clone(),
+            environment: entry.environment.clone().unwrap_or_default(),
+            finding: None,
+        };
+        project.reviews.insert(entry.revision, Arc::new(review));
+        self.projects.insert(entry.project.clone(), Arc::new(project));
     }
 }
 
@@ -130,6 +160,8 @@ impl Default for World {
             at: 0,
             projects: Default::default(),
             credentials: Default::default(),
+            directory: Default::default(),
+            quotas: Default::default(),
             repeatable: Default::default(),
         }
     }

@@ -4,6 +4,7 @@ use guidon_sdk::model::Flag;
 use serde::Serialize;
 
 use super::Project;
+use crate::identity::Directory;
 use crate::journal::ObjectId;
 
 /// The project itself, without what it holds.
@@ -53,6 +54,26 @@ pub fn hash_object(project: &Project, object: &ObjectId) -> Option<String> {
             project.segments.get(&(environment.clone(), key.clone())).map(|segment| hash(&*segment.stored))
         }
         ObjectId::SdkKey(id) => project.sdk_keys.get(id).map(hash),
+        ObjectId::Request(id) => project.requests.get(id).map(hash),
+        ObjectId::Review(revision) => project.reviews.get(revision).map(hash),
+        ObjectId::Principal(_)
+        | ObjectId::RoleBinding(_)
+        | ObjectId::Token(_)
+        | ObjectId::Issuer(_)
+        | ObjectId::Policy(_) => None,
+    }
+}
+
+/// As [`hash_object`], of the directory's objects.
+#[must_use]
+pub fn hash_in_directory(directory: &Directory, object: &ObjectId) -> Option<String> {
+    match object {
+        ObjectId::Principal(id) => directory.principals.get(id).map(hash),
+        ObjectId::RoleBinding(id) => directory.bindings.get(id).map(hash),
+        ObjectId::Token(id) => directory.tokens.get(id).map(hash),
+        ObjectId::Issuer(id) => directory.issuers.get(id).map(hash),
+        ObjectId::Policy(name) => directory.policies.get(name).map(hash),
+        _ => None,
     }
 }
 

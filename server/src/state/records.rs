@@ -1,6 +1,6 @@
 //! The folded world as records, one for each object, so that a change writes what it changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use guidon_sdk::model::Flag;
@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 use super::sled::{Mark, STORE_FORMAT, Stored, Write};
 use super::{FlagState, KeySetSource, Project, Repeatable, SegmentState, World};
 use crate::environments::{Environment, SdkKey};
+use crate::identity::Directory;
+use crate::identity::directory::Token;
 use crate::segments::StoredSegment;
 
 /// What a project is apart from what it holds.
@@ -30,6 +32,8 @@ struct Dated<T> {
     created_at: u64,
     updated_at: u64,
     revision: u64,
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    served: BTreeSet<String>,
 }
 
 /// A change that may be sent again.
@@ -64,6 +68,15 @@ pub(super) fn difference(old: &World, new: &World) -> Result<Vec<Write>, serde_j
         let gone = !new.projects.contains_key(key);
         writes.project(key, before, after, gone)?;
     }
+    writes.directory(&old.directory, &new.directory)?;
+    for changed in old.quotas.by_key().diff(new.quotas.by_key()) {
+        match changed {
+            DiffItem::Add(key, times) | DiffItem::Update { new: (key, times), .. } => {
+                writes.put(format!("quota/{key}"), &**times)?;
+            }
+            DiffItem::Remove(key, _) => writes.remove(format!("quota/{key}")),
+        }
+    }
     for changed in old.repeatable.by_key().diff(new.repeatable.by_key()) {
         match changed {
             DiffItem::Add(key, done) | DiffItem::Update { new: (key, done), .. } => {
@@ -79,7 +92,7 @@ pub(super) fn difference(old: &World, new: &World) -> Result<Vec<Write>, serde_j
 struct Writes(Vec<Write>);
 
 impl Writes {
-    fn put<T: Serialize>(&mut self, key: String, value: &T) -> Result<(), serde_json::Error> {
+    fn put<T: Serialize + ?Sized>(&mut self, key: String, value: &T) -> Result<(), serde_json::Error> {
         self.0.push((key, Some(serde_json::to_vec(value)?)));
         Ok(())
     }
@@ -101,6 +114,8 @@ impl Writes {
             |id| format!("environment/{key}/{id}"),
             |environment| environment,
         )?;
+        self.all(&old.requests, &new.requests, |id| format!("request/{key}/{id}"), |request| request)?;
+        self.all(&old.reviews, &new.reviews, |revision| format!("review/{key}/{revision}"), |review| review)?;
         self.all(&old.sdk_keys, &new.sdk_keys, |id| format!("sdk-key/{key}/{id}"), |sdk_key| sdk_key)?;
         self.all(
             &old.flags,
@@ -111,6 +126,7 @@ impl Writes {
                 created_at: flag.created_at,
                 updated_at: flag.updated_at,
                 revision: flag.revision,
+                served: flag.served.clone(),
             },
         )?;
         let of_segment = |(environment, id): &(String, String)| format!("segment/{key}/{environment}/{id}");
@@ -119,7 +135,17 @@ impl Writes {
             created_at: segment.created_at,
             updated_at: segment.updated_at,
             revision: segment.revision,
+            served: BTreeSet::new(),
         })
+    }
+
+    fn directory(&mut self, old: &Directory, new: &Directory) -> Result<(), serde_json::Error> {
+        let of = |kind: &'static str| move |id: &String| format!("directory/{kind}/{id}");
+        self.all(&old.principals, &new.principals, of("principal"), |it| it)?;
+        self.all(&old.bindings, &new.bindings, of("role-binding"), |it| it)?;
+        self.all(&old.tokens, &new.tokens, of("token"), |it| it)?;
+        self.all(&old.issuers, &new.issuers, of("issuer"), |it| it)?;
+        self.all(&old.policies, &new.policies, of("policy"), |it| it)
     }
 
     fn all<'a, K: Ord + Clone, V: PartialEq, R: Serialize>(
@@ -159,6 +185,10 @@ pub(super) fn load(stored: &Stored, keys: &dyn KeySetSource) -> Result<World, St
                 let RepeatableRecord { body, revision, at } = read(name, value)?;
                 world.repeatable.insert(key.to_owned(), Repeatable { body, revision, at });
             }
+            ["directory", kind, id] => load_of_directory(&mut world.directory, kind, id, name, value)?,
+            ["quota", agent, project, environment] => {
+                world.quotas.insert(format!("{agent}/{project}/{environment}"), read(name, value)?);
+            }
             [kind, project, ref rest @ ..] => {
                 let project = projects.get_mut(project).ok_or_else(|| format!("{name}: there is no such project"))?;
                 load_object(project, kind, rest, name, value, keys)?;
@@ -187,13 +217,20 @@ fn load_object(
         ("environment", [key]) => {
             project.environments.insert((*key).to_owned(), Arc::new(read::<Environment>(name, value)?));
         }
+        ("request", [id]) => {
+            project.requests.insert((*id).to_owned(), Arc::new(read(name, value)?));
+        }
+        ("review", [revision]) => {
+            let revision = revision.parse().map_err(|_| unknown(name))?;
+            project.reviews.insert(revision, Arc::new(read(name, value)?));
+        }
         ("sdk-key", [id]) => {
             project.sdk_keys.insert((*id).to_owned(), Arc::new(read::<SdkKey>(name, value)?));
         }
         ("flag", [key]) => {
             let dated: Dated<Flag> = read(name, value)?;
             let mut flag = FlagState::load(dated.stored, keys, dated.created_at);
-            (flag.updated_at, flag.revision) = (dated.updated_at, dated.revision);
+            (flag.updated_at, flag.revision, flag.served) = (dated.updated_at, dated.revision, dated.served);
             project.flags.insert((*key).to_owned(), Arc::new(flag));
         }
         ("segment", [environment, key]) => {
@@ -202,6 +239,31 @@ fn load_object(
             (segment.updated_at, segment.revision) = (dated.updated_at, dated.revision);
             project.segments.insert(((*environment).to_owned(), (*key).to_owned()), Arc::new(segment));
         }
+        _ => return Err(unknown(name)),
+    }
+    Ok(())
+}
+
+fn load_of_directory(
+    directory: &mut Directory,
+    kind: &str,
+    id: &str,
+    name: &str,
+    value: &[u8],
+) -> Result<(), String> {
+    let id = id.to_owned();
+    match kind {
+        "principal" => drop(directory.principals.insert(id, Arc::new(read(name, value)?))),
+        "role-binding" => drop(directory.bindings.insert(id, Arc::new(read(name, value)?))),
+        "token" => {
+            let token: Token = read(name, value)?;
+            if token.revoked_at.is_none() {
+                directory.token_hashes.insert(token.hash.clone(), id.clone());
+            }
+            directory.tokens.insert(id, Arc::new(token));
+        }
+        "issuer" => drop(directory.issuers.insert(id, Arc::new(read(name, value)?))),
+        "policy" => drop(directory.policies.insert(id, Arc::new(read(name, value)?))),
         _ => return Err(unknown(name)),
     }
     Ok(())

@@ -65,6 +65,14 @@ pub fn touched(entry: &Entry) -> Touched {
             ObjectId::SdkKey(id) => {
                 touched.sdk_keys.insert(id);
             }
+            // Nothing that anybody evaluates.
+            ObjectId::Request(_)
+            | ObjectId::Review(_)
+            | ObjectId::Principal(_)
+            | ObjectId::RoleBinding(_)
+            | ObjectId::Token(_)
+            | ObjectId::Issuer(_)
+            | ObjectId::Policy(_) => {}
         }
     }
     touched

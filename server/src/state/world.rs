@@ -1,15 +1,19 @@
 //! The journal folded into memory: immutable, cheap to clone, swapped whole.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use guidon_sdk::model::{Flag, SegmentRule};
 use imbl::OrdMap;
+use serde::{Deserialize, Serialize};
 
+use crate::changes::request::ChangeRequest;
 use crate::environments::{Environment, SdkKey};
+use crate::identity::Directory;
 use crate::journal::ChainHash;
 use crate::segments::StoredSegment;
 
-use super::Repeatables;
+use super::{Quotas, Repeatables};
 
 /// Everything there is at one revision.
 ///
@@ -26,6 +30,10 @@ pub struct World {
     pub projects: OrdMap<String, Arc<Project>>,
     /// SDK keys that are not revoked: BLAKE3 of the credential (hexadecimal) to project and key id.
     pub credentials: OrdMap<String, (String, String)>,
+    /// Who there is, and what they may do.
+    pub directory: Directory,
+    /// When AI agents changed what in the last hour: what their quota is counted by.
+    pub quotas: Quotas,
     /// Changes of the last 24 hours that may be sent again.
     pub repeatable: Repeatables,
 }
@@ -47,6 +55,10 @@ pub struct Project {
     pub segments: OrdMap<(String, String), Arc<SegmentState>>,
     /// SDK keys by id, revoked ones among them.
     pub sdk_keys: OrdMap<String, Arc<SdkKey>>,
+    /// Change requests by id.
+    pub requests: OrdMap<String, Arc<ChangeRequest>>,
+    /// Emergency changes, by the revision they made, and what their review found.
+    pub reviews: OrdMap<u64, Arc<Review>>,
 }
 
 /// A flag, and when it last changed.
@@ -62,6 +74,37 @@ pub struct FlagState {
     pub updated_at: u64,
     /// Number of the entry that last changed it.
     pub revision: u64,
+    /// Environments in which it has ever been on.
+    pub served: BTreeSet<String>,
+}
+
+/// An emergency change, which somebody has to look at afterwards.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Review {
+    /// The revision it made.
+    pub revision: u64,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// Who made it.
+    pub by: String,
+    /// Environment it was made in.
+    pub environment: String,
+    /// What the review found, once it is closed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finding: Option<Finding>,
+}
+
+/// What a review found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Finding {
+    /// Who reviewed.
+    pub by: String,
+    /// When, in milliseconds since 1970.
+    pub at: u64,
+    /// What was found.
+    pub text: String,
 }
 
 /// A segment, its key lists at hand, and when it last changed.

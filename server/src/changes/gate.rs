@@ -1,0 +1,209 @@
+//! The service's side of deciding: asks the policies, and takes note of what they refuse.
+
+use std::sync::Arc;
+
+use super::authorize::{self, Judgement, Judging, Verdict};
+use super::prepare::{Prepared, prepare};
+use super::reach::Reach;
+use super::resolve::Past;
+use super::service::{Head, PlaceError};
+use super::{Author, ChangeDraft, ChangeError, ChangeService, Instruction, Refused, describe};
+use crate::audit::{Event, EventKind};
+use crate::environments::Tier;
+use crate::journal::ObjectId;
+use crate::policy::{self, Action, Decision, Facts, PolicySet, PrincipalKind, Resource};
+use crate::state::World;
+
+/// Most flags of a change of which is measured how many people their rules match.
+const MAX_MEASURED_FLAGS: usize = 20;
+
+/// A change that has to become a change request.
+pub(super) struct Proposed {
+    pub(super) judgement: Judgement,
+    /// Revision it was judged at.
+    pub(super) base_revision: u64,
+    /// A sentence for each instruction.
+    pub(super) summary: Vec<String>,
+}
+
+impl ChangeService {
+    /// Whether the policies let `author` do `action` in `project` (empty: the installation) and `environment` (empty: the
+    /// project as a whole), on `flag` if it is about one; the facts that only the caller knows are in `known`.
+    ///
+    /// # Errors
+    ///
+    /// What was refused; it is noted in the audit trail.
+    pub fn authorize(
+        &self,
+        author: &Author,
+        action: Action,
+        resource: &Resource,
+        flag: Option<&str>,
+        known: &dyn Fn(Facts) -> Facts,
+    ) -> Result<Decision, Box<ChangeError>> {
+        let decision = self.decide(author, action, resource, flag, known)?;
+        if decision.allowed {
+            return Ok(decision);
+        }
+        let refused = Refused {
+            action,
+            environment: resource.environment.clone(),
+            flag: flag.map(str::to_owned),
+            policies: decision.policies,
+        };
+        let stepped = |facts| Facts { factor_fresh: true, ..known(facts) };
+        let error = if author.kind == PrincipalKind::Human
+            && self.decide(author, action, resource, flag, &stepped)?.allowed
+        {
+            ChangeError::FactorNeeded(refused)
+        } else {
+            ChangeError::Refused(refused)
+        };
+        let about = ChangeDraft { project: resource.project.clone(), ..ChangeDraft::default() };
+        self.note_refusal(author, &about, &error);
+        Err(Box::new(error))
+    }
+
+    /// As [`Self::authorize`], without a note in the audit trail: for leaving out of a list what may not be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::Unavailable`] if the policies in force cannot be understood.
+    pub fn decide(
+        &self,
+        author: &Author,
+        action: Action,
+        resource: &Resource,
+        flag: Option<&str>,
+        known: &dyn Fn(Facts) -> Facts,
+    ) -> Result<Decision, Box<ChangeError>> {
+        let world = self.world();
+        let policies = self.policies_of(&world).map_err(Box::new)?;
+        let facts = known(authorize::facts(&world, author, action, resource, flag, self.clock.now_ms()));
+        let subject = authorize::subject(&world, author, resource);
+        Ok(policies.decide(&policy::Request { subject, action, resource: resource.clone(), facts }))
+    }
+
+    /// The policies in force with this state.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::Unavailable`] if they cannot be understood.
+    pub fn policies_of(&self, world: &World) -> Result<Arc<PolicySet>, ChangeError> {
+        self.policies.of(&world.directory).map_err(|reason| ChangeError::Unavailable { reason })
+    }
+
+    pub(super) fn note_refusal(&self, author: &Author, change: &ChangeDraft, error: &ChangeError) {
+        let (ChangeError::Refused(refused) | ChangeError::FactorNeeded(refused)) = error else { return };
+        let event = Event {
+            actor_id: Some(author.actor_id.clone()),
+            project: Some(change.project.clone()).filter(|project| !project.is_empty()),
+            environment: Some(refused.environment.clone()).filter(|environment| !environment.is_empty()),
+            flag: refused.flag.clone(),
+            action: Some(refused.action.as_str().to_owned()),
+            policies: refused.policies.clone(),
+            credential: author.credential.clone(),
+            detail: if matches!(error, ChangeError::FactorNeeded(_)) { "a factor was needed" } else { "" }.to_owned(),
+            ..Event::new(self.clock.now_ms(), EventKind::Refused, author.origin_id.clone())
+        };
+        self.audit.record(event);
+    }
+
+    /// What is known of how many people the rules match that the change may touch; nothing where it does not matter.
+    pub(super) async fn reach(&self, author: &Author, change: &ChangeDraft) -> Reach {
+        let world = self.world();
+        let Some(project) = world.projects.get(&change.project) else { return Reach::unknown() };
+        let Some(environment) = change.environment.as_deref().and_then(|key| project.environments.get(key)) else {
+            return Reach::unknown();
+        };
+        // Nobody is asked about a change of development: there is no need to measure it.
+        if environment.tier == Tier::Development || author.kind == PrincipalKind::Operator {
+            return Reach::unknown();
+        }
+        let mut flags: Vec<&str> = change.instructions.iter().filter_map(Instruction::flag).collect();
+        flags.sort_unstable();
+        flags.dedup();
+        flags.retain(|key| project.flags.get(*key).is_some_and(|flag| {
+            flag.stored.environments.get(&environment.key).is_some_and(|config| !config.rules.is_empty())
+        }));
+        let since = flags.into_iter().take(MAX_MEASURED_FLAGS).filter_map(|key| {
+            project.flags.get(key).map(|flag| (key.to_owned(), flag.revision))
+        });
+        self.reaches.measure(&change.project, &environment.key, since.collect()).await
+    }
+
+    /// What the change would need as a change request, in the present state.
+    pub(super) async fn judge(&self, author: &Author, change: &ChangeDraft) -> Result<Proposed, ChangeError> {
+        let past = self.past(change).await?;
+        let reach = self.reach(author, change).await;
+        let refused = |error| match error {
+            PlaceError::Refused(error) => error,
+            PlaceError::Contended => ChangeError::Busy,
+        };
+        let mut head = self.head().await.map_err(refused)?;
+        let at = self.clock.now_ms().max(head.world.at);
+        let head = &mut *head;
+        let (prepared, verdict) = self.judged(head, author, change, at, &past, &reach)?;
+        match verdict {
+            Verdict::Propose(judgement) => Ok(propose(head, &prepared, judgement)),
+            Verdict::Apply(_) => Err(ChangeError::Unavailable { reason: "a proposal was not judged as one".to_owned() }),
+            Verdict::FactorNeeded(refused) => Err(ChangeError::FactorNeeded(refused)),
+            Verdict::Refused(refused) => Err(ChangeError::Refused(refused)),
+        }
+    }
+
+    /// Prepares a change against the head and asks what is to become of it.
+    pub(super) fn judged(
+        &self,
+        head: &mut Head,
+        author: &Author,
+        change: &ChangeDraft,
+        at: u64,
+        past: &Past,
+        reach: &Reach,
+    ) -> Result<(Prepared, Verdict), ChangeError> {
+        let policies = self.policies_of(&head.world)?;
+        let environment = change.environment.as_deref();
+        authorize::may_be_looked_at(
+            &head.world,
+            author,
+            &change.project,
+            environment,
+            if change.request.is_some() { &[] } else { &change.instructions },
+            &policies,
+            at,
+        )
+        .map_err(ChangeError::Refused)?;
+        let prepared = prepare(&head.world, author, change, at, &mut *head.mint, past)?;
+        let changed: Vec<ObjectId> = prepared.entry.objects.iter().map(|changed| changed.object.clone()).collect();
+        let judging = Judging {
+            before: &head.world,
+            after: &prepared.world,
+            author,
+            project: &change.project,
+            environment,
+            instructions: &prepared.entry.instructions,
+            changed: &changed,
+            policies: &policies,
+            now: at,
+            reach,
+            movements: Default::default(),
+        };
+        let request = change.request.as_ref().and_then(|id| head.world.projects.get(&change.project)?.requests.get(id));
+        let verdict = match (request, &change.proposal) {
+            (Some(request), _) => judging.verdict_of_request(request),
+            (None, None) => judging.verdict(),
+            (None, Some(_)) => match judging.verdict() {
+                Verdict::Apply(_) => judging.proposal(),
+                other => other,
+            },
+        };
+        Ok((prepared, verdict))
+    }
+}
+
+pub(super) fn propose(head: &Head, prepared: &Prepared, judgement: Judgement) -> Proposed {
+    let environment = prepared.entry.environment.as_deref();
+    let sentences = prepared.entry.instructions.iter().map(|instruction| describe(instruction, environment));
+    Proposed { judgement, base_revision: head.world.revision, summary: sentences.collect() }
+}

@@ -1,0 +1,279 @@
+//! Change requests on the write path: opened, edited, decided on and applied, each step a change of its own.
+
+use rand::RngExt;
+
+use super::gate::Proposed;
+use super::mint::hex;
+use super::request::{Body, ChangeRequest, DEFAULT_LIFE_MS, MAX_LIFE_MS, MAX_OPEN, MAX_TEXT_BYTES, RequestState, Schedule};
+use super::{
+    Author, ChangeDraft, ChangeError, ChangeOutcome, ChangeService, IdempotencyKey, Instruction, Problem, Proposal,
+    RequestEdit,
+};
+use crate::state::World;
+
+/// A change of what a request asks for.
+#[derive(Clone, Debug, Default)]
+pub struct RequestRevision {
+    /// New instructions; those that stand, read against the present state, if left out.
+    pub instructions: Option<Vec<Instruction>>,
+    /// New comment; the standing one if left out.
+    pub comment: Option<String>,
+    /// New schedule; the standing one if left out, none if `Some(None)`.
+    pub schedule: Option<Option<Schedule>>,
+    /// Lets it be sent again safely.
+    pub idempotency: Option<IdempotencyKey>,
+}
+
+impl ChangeService {
+    /// Opens the change request that `change` has to be and, where it needs nobody's approval, applies it.
+    pub(super) async fn open(
+        &self,
+        author: &Author,
+        change: ChangeDraft,
+        proposed: Proposed,
+    ) -> Result<ChangeOutcome, ChangeError> {
+        let proposal = change.proposal.clone().unwrap_or_default();
+        let expires_at = self.check_proposal(&change, &proposal)?;
+        let Proposed { judgement, base_revision, summary } = proposed;
+        let by_itself = judgement.applies_by_itself() && !proposal.draft && proposal.schedule.is_none();
+        let hash = self.keep(&change.project, change.environment.as_deref(), base_revision, change.instructions).await?;
+        let id = format!("cr-{}", hex(&rand::rng().random::<[u8; 8]>()));
+        let edit = RequestEdit::OpenRequest {
+            id: id.clone(),
+            author: author.party(),
+            environment: change.environment,
+            comment: change.comment.clone(),
+            commit: change.commit,
+            draft: proposal.draft,
+            content: judgement.content(hash, base_revision, summary),
+            schedule: proposal.schedule,
+            expires_at,
+        };
+        let opening = ChangeDraft {
+            project: change.project.clone(),
+            comment: change.comment,
+            instructions: vec![Instruction::Request(Box::new(edit))],
+            idempotency: change.idempotency,
+            ..ChangeDraft::default()
+        };
+        let opened = self.submit(author, opening).await?;
+        if !by_itself || opened.replayed {
+            return Ok(opened);
+        }
+        let system = Author { origin_id: author.origin_id.clone(), ..Author::system() };
+        match self.apply_request(&system, &change.project, &id, None).await {
+            Ok(applied) => Ok(applied),
+            Err(error) => {
+                // It stays approved, and the scheduler or a person applies it when it can be.
+                tracing::info!(request = id, %error, "a change request that needs nobody was not applied at once");
+                Ok(opened)
+            }
+        }
+    }
+
+    /// Checks what was asked of a request's time, and answers when it ends by itself.
+    fn check_proposal(&self, change: &ChangeDraft, proposal: &Proposal) -> Result<u64, ChangeError> {
+        let now = self.clock.now_ms();
+        let expires_at = proposal.expires_at.unwrap_or(now + DEFAULT_LIFE_MS);
+        let mut problems = Vec::new();
+        if expires_at <= now || expires_at > now + MAX_LIFE_MS {
+            let days = MAX_LIFE_MS / (24 * 60 * 60 * 1_000);
+            let message = format!("a change request ends after now and within {days} days");
+            problems.push(Problem::new("/request/expiresAt", "outOfRange", message));
+        }
+        if let Some(schedule) = &proposal.schedule {
+            problems.extend(check_schedule(schedule, now, "/request/schedule"));
+        }
+        let world = self.world();
+        let open = world.projects.get(&change.project).map_or(0, |project| {
+            project.requests.values().filter(|request| request.state.is_open()).count()
+        });
+        if open >= MAX_OPEN {
+            let message = format!("the project has {MAX_OPEN} open change requests: apply, reject or withdraw some");
+            problems.push(Problem::new("", "tooMany", message));
+        }
+        if problems.is_empty() { Ok(expires_at) } else { Err(problems.into()) }
+    }
+
+    /// Stores what a request asks for and answers its hash.
+    async fn keep(
+        &self,
+        project: &str,
+        environment: Option<&str>,
+        base_revision: u64,
+        instructions: Vec<Instruction>,
+    ) -> Result<String, ChangeError> {
+        let body = Body {
+            project: project.to_owned(),
+            environment: environment.map(str::to_owned),
+            base_revision,
+            nonce: hex(&rand::rng().random::<[u8; 16]>()),
+            instructions,
+        };
+        let (bytes, hash) = body.seal()?;
+        self.requests.put(&hash, bytes).await?;
+        Ok(hash)
+    }
+
+    /// The request of this id, as it stands now.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::NotFound`].
+    pub fn request(&self, project: &str, id: &str) -> Result<std::sync::Arc<ChangeRequest>, ChangeError> {
+        find(&self.world(), project, id)
+    }
+
+    /// What a request asks for, whole.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::Unavailable`] if it was erased.
+    pub async fn request_body(&self, request: &ChangeRequest) -> Result<Body, ChangeError> {
+        Ok(self.requests.get(&request.content.hash).await?)
+    }
+
+    /// Makes one step of a request: submits, approves, rejects, withdraws or expires it, or says something of it.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChangeService::submit`].
+    pub async fn act_on_request(
+        &self,
+        author: &Author,
+        project: &str,
+        edit: RequestEdit,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<ChangeOutcome, ChangeError> {
+        let text = match &edit {
+            RequestEdit::CommentRequest { text, .. } => Some((text, "/text", true)),
+            RequestEdit::RejectRequest { reason, .. } | RequestEdit::WithdrawRequest { reason, .. } => {
+                Some((reason, "/reason", false))
+            }
+            RequestEdit::ReviewEntry { finding, .. } => Some((finding, "/finding", true)),
+            _ => None,
+        };
+        if let Some((text, pointer, needed)) = text
+            && (text.len() > MAX_TEXT_BYTES || (needed && text.trim().is_empty()))
+        {
+            let message = format!("say something, in at most {MAX_TEXT_BYTES} bytes");
+            return Err(vec![Problem::new(pointer, "badText", message)].into());
+        }
+        if let Some(id) = edit.request() {
+            find(&self.world(), project, id)?;
+        }
+        let change = ChangeDraft {
+            project: project.to_owned(),
+            instructions: vec![Instruction::Request(Box::new(edit))],
+            idempotency,
+            ..ChangeDraft::default()
+        };
+        self.submit(author, change).await
+    }
+
+    /// Changes what a request asks for, or reads it against the present state: every approval is void.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChangeService::submit`].
+    pub async fn edit_request(
+        &self,
+        author: &Author,
+        project: &str,
+        id: &str,
+        revision: RequestRevision,
+    ) -> Result<ChangeOutcome, ChangeError> {
+        let request = find(&self.world(), project, id)?;
+        let instructions = match revision.instructions {
+            Some(instructions) => instructions,
+            None => self.request_body(&request).await?.instructions,
+        };
+        let schedule = revision.schedule.unwrap_or(request.schedule);
+        let now = self.clock.now_ms();
+        let problems: Vec<Problem> =
+            schedule.iter().filter_map(|schedule| check_schedule(schedule, now, "/schedule")).collect();
+        if !problems.is_empty() {
+            return Err(problems.into());
+        }
+        let comment = revision.comment.unwrap_or_else(|| request.comment.clone());
+        let change = ChangeDraft {
+            project: project.to_owned(),
+            environment: request.environment.clone(),
+            comment: comment.clone(),
+            commit: request.commit.clone(),
+            instructions: instructions.clone(),
+            proposal: Some(Proposal::default()),
+            ..ChangeDraft::default()
+        };
+        let Proposed { judgement, base_revision, summary } = self.judge(author, &change).await?;
+        let hash = self.keep(project, request.environment.as_deref(), base_revision, instructions).await?;
+        let content = judgement.content(hash, base_revision, summary);
+        let edit = RequestEdit::EditRequest { id: id.to_owned(), comment, content, schedule };
+        self.act_on_request(author, project, edit, revision.idempotency).await
+    }
+
+    /// Makes what an approved request asks for, as one entry.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChangeService::submit`]. [`ChangeError::Conflict`] names the entries that changed, since it was read, what it
+    /// would change: it has to be rebased.
+    pub async fn apply_request(
+        &self,
+        author: &Author,
+        project: &str,
+        id: &str,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<ChangeOutcome, ChangeError> {
+        let request = find(&self.world(), project, id)?;
+        if request.state != RequestState::Approved {
+            let message = format!("the change request is {}; only an approved one is applied", request.state.as_str());
+            return Err(vec![Problem::new("", "requestState", message)].into());
+        }
+        let now = self.clock.now_ms();
+        if let Some(schedule) = request.schedule.filter(|schedule| !schedule.is_open(now)) {
+            let message = format!(
+                "the change request is for a window that begins at {} and it is {now} now (milliseconds since 1970)",
+                schedule.not_before
+            );
+            return Err(vec![Problem::new("", "outsideWindow", message)].into());
+        }
+        let mut instructions = self.request_body(&request).await?.instructions;
+        // Last, so that a problem's pointer names the place in what the request asks for.
+        instructions.push(Instruction::Request(Box::new(RequestEdit::ApplyRequest {
+            id: id.to_owned(),
+            by: author.actor_id.clone(),
+            hash: request.content.hash.clone(),
+        })));
+        let change = ChangeDraft {
+            project: project.to_owned(),
+            environment: request.environment.clone(),
+            comment: request.comment.clone(),
+            commit: request.commit.clone(),
+            expected_revision: Some(request.content.base_revision),
+            instructions,
+            idempotency,
+            request: Some(id.to_owned()),
+            ..ChangeDraft::default()
+        };
+        self.submit(author, change).await
+    }
+}
+
+fn find(world: &World, project: &str, id: &str) -> Result<std::sync::Arc<ChangeRequest>, ChangeError> {
+    let found = world.projects.get(project).and_then(|project| project.requests.get(id));
+    found.cloned().ok_or_else(|| {
+        let message = format!("there is no change request \"{id}\"");
+        vec![Problem::new("", "unknownRequest", message)].into()
+    })
+}
+
+fn check_schedule(schedule: &Schedule, now: u64, pointer: &str) -> Option<Problem> {
+    let window = schedule.not_after.is_none_or(|end| end > schedule.not_before && end > now);
+    let near = schedule.not_before <= now + MAX_LIFE_MS;
+    (!window || !near).then(|| {
+        let days = MAX_LIFE_MS / (24 * 60 * 60 * 1_000);
+        let message = format!("a window begins within {days} days, and ends after it begins and after now");
+        Problem::new(pointer, "outOfRange", message)
+    })
+}
