@@ -3,12 +3,15 @@
 pub(crate) mod apply;
 mod change;
 mod describe;
+#[cfg_attr(not(test), allow(dead_code, reason = "asked by the write path once changes are authorised"))]
+pub(crate) mod direction;
 mod history;
 pub mod instruction;
 pub mod keysets;
 pub mod limits;
 pub(crate) mod mint;
 mod prepare;
+pub mod reach;
 pub(crate) mod resolve;
 mod revert;
 mod service;
