@@ -4,7 +4,7 @@ pub(crate) mod apply;
 mod change;
 mod describe;
 #[cfg_attr(not(test), allow(dead_code, reason = "asked by the write path once changes are authorised"))]
-pub(crate) mod direction;
+pub mod direction;
 mod history;
 pub mod instruction;
 pub mod keysets;
@@ -14,6 +14,7 @@ mod prepare;
 pub mod reach;
 pub(crate) mod resolve;
 mod revert;
+pub mod risk;
 mod service;
 mod subject;
 mod validate;

@@ -31,6 +31,7 @@ use super::reach::Reach;
 use crate::environments::Audience;
 use crate::policy::Direction;
 use crate::state::Project;
+pub(crate) use flow::percent;
 use gate::Comparison;
 
 /// Most reasons that a movement gives; the flags beyond them are counted in one more.
