@@ -7,7 +7,7 @@ use super::direction::{Movement, direction_within};
 use super::places::{Place, environment, places};
 use super::reach::Reach;
 use super::request::{ChangeRequest, Content, Party, Risk};
-use super::risk::{RiskFacts, assess};
+use super::risk::{EditKinds, RiskFacts, assess};
 use super::{Author, Instruction, RequestEdit};
 use crate::environments::Tier;
 use crate::journal::{Grounds, ObjectId};
@@ -369,10 +369,12 @@ impl Judging<'_> {
         let project = self.before.projects.get(self.project).map_or(&nothing, |project| &**project);
         let (mut worst, mut whole) = (Risk::default(), Movement::default());
         let environments = self.touched();
+        let content = self.instructions.iter().filter(|instruction| !matches!(instruction, Instruction::Request(_)));
+        let kinds = EditKinds::of(&content.cloned().collect::<Vec<_>>());
         for key in &environments {
             let movement = self.movement(key);
             let tier = project.environments.get(key).map_or(Tier::Production, |environment| environment.tier);
-            let assessed = assess(&RiskFacts::of(tier, &movement, self.instructions, self.after, self.project));
+            let assessed = assess(&RiskFacts::new(tier, &movement, &kinds));
             let risk = Risk {
                 score: assessed.score,
                 level: assessed.level,

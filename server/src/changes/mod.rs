@@ -4,7 +4,7 @@ pub(crate) mod apply;
 pub mod authorize;
 mod change;
 mod describe;
-pub(crate) mod direction;
+pub mod direction;
 mod gate;
 mod history;
 pub mod instruction;

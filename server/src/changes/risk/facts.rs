@@ -1,0 +1,108 @@
+//! What the risk of a change is judged by.
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+
+use crate::changes::Instruction;
+use crate::changes::direction::Movement;
+use crate::environments::Tier;
+use crate::policy::Direction;
+
+/// What the risk of a change is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RiskFacts {
+    /// Tier of the environment; of several, the one closest to real users.
+    pub tier: Tier,
+    /// Where the change moves people; of several environments the worst.
+    pub direction: Direction,
+    /// Share of people, 0 to 1, who get something else, as an upper bound.
+    pub share: f64,
+    /// Share of people, 0 to 1, who newly get an AI variation, as an upper bound.
+    pub ai_share: f64,
+    /// Whether the change leads somebody to an AI variation.
+    pub ai: bool,
+    /// Whether a guardrail metric would stop it.
+    pub guardrails: bool,
+    /// Whether the way back was rehearsed lately.
+    pub drill_fresh: bool,
+    /// Flags that require one of those touched.
+    pub dependants: u32,
+    /// Whether the schema of a flag's values changes.
+    pub schema_change: bool,
+    /// Flags that the change names.
+    pub flags_touched: u32,
+    /// Whether the people of a segment change.
+    pub segment_change: bool,
+    /// Whether an edit reaches a flag in all environments.
+    pub flag_wide: bool,
+    /// Whether nothing but names and descriptions is edited.
+    pub text_only: bool,
+}
+
+impl RiskFacts {
+    /// The facts that follow from the instructions and from where they move people. Of what stands behind a release nothing is
+    /// known yet: no guardrails, no drill.
+    #[must_use]
+    pub fn new(tier: Tier, movement: &Movement, kinds: &EditKinds) -> Self {
+        let touched = |flag: &&String| kinds.flags.contains(*flag);
+        let dependants = movement.flags.iter().filter(|flag| !touched(flag)).count();
+        Self {
+            tier,
+            direction: movement.direction,
+            share: movement.share,
+            ai_share: movement.ai_share,
+            ai: movement.ai_share > 0.0,
+            guardrails: false,
+            drill_fresh: false,
+            dependants: u32::try_from(dependants).unwrap_or(u32::MAX),
+            schema_change: kinds.schema,
+            flags_touched: u32::try_from(kinds.flags.len()).unwrap_or(u32::MAX),
+            segment_change: kinds.segment,
+            flag_wide: kinds.flag_wide,
+            text_only: kinds.text_only,
+        }
+    }
+}
+
+/// What kinds of edits a change is made of.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct EditKinds {
+    /// Flags named.
+    pub flags: BTreeSet<String>,
+    /// Whether the schema of a flag's values is set or removed.
+    pub schema: bool,
+    /// Whether the people of a segment change.
+    pub segment: bool,
+    /// Whether an edit other than of texts reaches a flag in all environments.
+    pub flag_wide: bool,
+    /// Whether every edit is one of texts.
+    pub text_only: bool,
+}
+
+impl EditKinds {
+    /// What `instructions` are.
+    #[must_use]
+    pub fn of(instructions: &[Instruction]) -> Self {
+        let any = |is: fn(&Instruction) -> bool| instructions.iter().any(is);
+        Self {
+            flags: instructions.iter().filter_map(Instruction::flag).map(str::to_owned).collect(),
+            schema: any(|edit| matches!(edit, Instruction::SetSchema { .. })),
+            segment: any(|edit| edit.segment().is_some() && !is_text(edit)),
+            flag_wide: any(|edit| edit.flag().is_some() && edit.flag_in_environment().is_none() && !is_text(edit)),
+            text_only: !instructions.is_empty() && instructions.iter().all(is_text),
+        }
+    }
+}
+
+/// Whether an instruction edits nothing but what people read.
+fn is_text(instruction: &Instruction) -> bool {
+    match instruction {
+        Instruction::UpdateFlag { .. } | Instruction::UpdateSegment { .. } | Instruction::UpdateEnvironment { .. } => {
+            true
+        }
+        Instruction::UpdateVariation { value, provenance, .. } => value.is_none() && provenance.is_none(),
+        _ => false,
+    }
+}
