@@ -35,12 +35,13 @@ impl fmt::Display for Report {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.problems.iter().try_for_each(|problem| writeln!(formatter, "error: {problem}"))?;
         self.warnings.iter().try_for_each(|warning| writeln!(formatter, "warning: {warning}"))?;
-        let counted = |number: usize, what: &str| match number {
-            1 => format!("1 {what}"),
-            _ => format!("{number} {}", what.replace("policy", "policie").clone() + "s"),
+        let counted = |number: usize, one: &str, more: &str| match number {
+            1 => format!("1 {one}"),
+            _ => format!("{number} {more}"),
         };
-        let (policies, problems) = (counted(self.policies, "policy"), counted(self.problems.len(), "error"));
-        write!(formatter, "{policies}, {problems}, {}", counted(self.warnings.len(), "warning"))
+        let policies = counted(self.policies, "policy", "policies");
+        let errors = counted(self.problems.len(), "error", "errors");
+        write!(formatter, "{policies}, {errors}, {}", counted(self.warnings.len(), "warning", "warnings"))
     }
 }
 

@@ -15,6 +15,12 @@ pub const MAX_FILE_BYTES: usize = 64 * 1024;
 /// Most policies in a file.
 pub const MAX_FILE_POLICIES: usize = 200;
 
+/// Most bytes of a policy: a longer one can nest deeper than its readers follow.
+pub const MAX_POLICY_BYTES: usize = 8 * 1024;
+
+/// Most dots in a policy, which chain accesses.
+const MAX_DOTS: usize = 200;
+
 /// Most characters of a policy's `@id`.
 const MAX_ID: usize = 100;
 
@@ -124,9 +130,8 @@ pub(super) fn read(source: Source<'_>) -> Result<Vec<Loaded>, Vec<PolicyProblem>
         let message = format!("expressions nest deeper than {MAX_DEPTH}");
         return Err(vec![source.problem(offset, message, Some("divide the policy".to_owned()))]);
     }
-    let set = cedar_policy::PolicySet::from_str(source.text).map_err(|errors| {
-        errors.iter().map(|error| source.told(DetailedError::from(error), 0)).collect::<Vec<_>>()
-    })?;
+    let set = cedar_policy::PolicySet::from_str(source.text)
+        .map_err(|errors| errors.iter().map(|error| source.told(DetailedError::from(error), 0)).collect::<Vec<_>>())?;
     let mut problems = Vec::new();
     if set.num_of_templates() > 0 {
         let hint = Some("write out the principal or resource".to_owned());
@@ -145,6 +150,13 @@ pub(super) fn read(source: Source<'_>) -> Result<Vec<Loaded>, Vec<PolicyProblem>
         let written = policy.to_string();
         let offset = source.text[from..].find(&written).map_or(from, |found| from + found);
         from = offset + if source.text[offset..].starts_with(&written) { written.len() } else { 0 };
+        if written.len() > MAX_POLICY_BYTES {
+            let message = format!("the policy has {} bytes, {MAX_POLICY_BYTES} at most", written.len());
+            problems.push(source.problem(offset, message, Some("divide it".to_owned())));
+        } else if written.matches('.').count() > MAX_DOTS {
+            let message = format!("the policy has more than {MAX_DOTS} dots");
+            problems.push(source.problem(offset, message, Some("divide it".to_owned())));
+        }
         let id = policy.annotation("id").map(str::to_owned);
         let unnamed = id.is_none();
         let id = id.unwrap_or_else(|| format!("policy-{}", number + 1));

@@ -8,7 +8,8 @@ use std::fmt::Write as _;
 
 use super::vocabulary::Place;
 use super::{
-    Action, Direction, Effect, Facts, Group, Mode, PolicySet, PrincipalKind, Request, Resource, RiskLevel, Role, Subject,
+    Action, Direction, Effect, Facts, Group, Mode, PolicySet, PrincipalKind, Request, Resource, RiskLevel, Role,
+    Subject,
 };
 use crate::environments::Tier;
 
@@ -55,10 +56,10 @@ impl Who {
 pub enum Answer {
     /// Always.
     Yes,
-    /// Only what is one's own.
-    Own,
     /// Within the token's scope.
     Scope,
+    /// Only what is one's own.
+    Own,
     /// Within the token's scope, where nothing shown holds a person's key.
     Masked,
     /// Only with a fresh factor.
@@ -79,8 +80,8 @@ impl Answer {
     /// All answers.
     pub const ALL: [Self; 10] = [
         Self::Yes,
-        Self::Own,
         Self::Scope,
+        Self::Own,
         Self::Masked,
         Self::Factor,
         Self::First,
@@ -118,7 +119,9 @@ impl Answer {
             Self::Factor => "may with a factor proved in the last ten minutes; never decides on their own request",
             Self::First => "may while nobody can administer the installation",
             Self::Plan => "may where an approved plan or request asks for it; edits that lower, always",
-            Self::Stop => "may at once only to lower, with a factor proved in the last ten minutes; else as a change request",
+            Self::Stop => {
+                "may at once only to lower, with a factor proved in the last ten minutes; else as a change request"
+            }
             Self::Request => "may only as a change request",
             Self::No => "may not",
         }
@@ -242,8 +245,7 @@ fn beyond(action: Action) -> Option<Resource> {
 
 /// The first answer whose circumstances the policies allow.
 fn answer(set: &PolicySet, who: Who, action: Action, resource: &Resource) -> Answer {
-    let mut request =
-        Request { subject: who.subject(), action, resource: resource.clone(), facts: Facts::default() };
+    let mut request = Request { subject: who.subject(), action, resource: resource.clone(), facts: Facts::default() };
     if !set.candidate_policies(&request).any(|loaded| loaded.info.effect == Effect::Permit) {
         return Answer::No;
     }

@@ -1,26 +1,41 @@
 //! What the policies that come with the server say.
 
+mod files;
+mod tiers;
+
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::vocabulary::{SCHEMA, Vocabulary};
 use super::*;
+use crate::environments::Tier;
 
-#[test]
-fn the_builtin_policies_are_sound() {
-    cedar_policy::Schema::from_cedarschema_str(SCHEMA).map(|_| ()).unwrap_or_else(|error| panic!("{error:?}"));
-    let vocabulary = Vocabulary::get().expect("the schema is sound");
-    let mut all = Vec::new();
-    for (name, text) in PolicySet::builtin_files() {
-        let source = load::Source { name, text, builtin: true };
-        let read = load::read(source).unwrap_or_else(|problems| panic!("{problems:#?}"));
-        let (problems, doubts) = load::validate(vocabulary, source, &read);
-        assert_eq!((problems, doubts), (vec![], vec![]), "{name}");
-        all.extend(read);
-    }
-    let ids: BTreeSet<_> = all.iter().map(|loaded| loaded.info.id.clone()).collect();
-    assert_eq!(ids.len(), all.len(), "two built-in policies share an id");
-    for loaded in &all {
-        assert!(!loaded.unnamed && loaded.info.description.ends_with('.'), "{:?}", loaded.info);
-    }
-    assert_eq!(PolicySet::builtin().policies().count(), all.len());
+/// A request of a person with `roles`.
+fn by_human(roles: &[Role], action: Action, tier: Tier) -> Request {
+    by(PrincipalKind::Human, roles, action, tier)
+}
+
+/// A request of such a principal in an environment of `tier`, a widening at once with nothing in its favour.
+fn by(kind: PrincipalKind, roles: &[Role], action: Action, tier: Tier) -> Request {
+    let subject = Subject {
+        id: "p1".to_owned(),
+        kind,
+        roles: roles.iter().copied().collect::<BTreeSet<_>>(),
+        owner: (kind == PrincipalKind::Agent).then(|| "p0".to_owned()),
+    };
+    let resource = Resource { project: "default".to_owned(), environment: tier.as_str().to_owned(), tier: Some(tier) };
+    let facts = Facts { direction: Direction::Widening, ..Facts::default() };
+    Request { subject, action, resource, facts }
+}
+
+/// `request` under other facts.
+fn given(mut request: Request, change: impl FnOnce(&mut Facts)) -> Request {
+    change(&mut request.facts);
+    request
+}
+
+fn files(files: &[(&str, &str)]) -> BTreeMap<String, String> {
+    files.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned())).collect()
+}
+
+fn with(text: &str) -> PolicySet {
+    PolicySet::with(&files(&[("own.cedar", text)])).unwrap_or_else(|problems| panic!("{problems:#?}"))
 }
