@@ -8,6 +8,7 @@ mod examples;
 mod faults;
 mod fuzz;
 mod network;
+mod policy_matrix;
 mod push;
 mod support;
 mod vectors;

@@ -56,6 +56,7 @@ pub async fn create_change(
         dry_run: body.dry_run,
         instructions,
         idempotency: write.idempotency.clone(),
+        ..ChangeDraft::default()
     };
     submit(&api, write, draft).await.map(answer)
 }
@@ -79,6 +80,11 @@ fn read_instructions(values: &[Value]) -> Result<Vec<Instruction>, Problem> {
                 format!("/instructions/{index}/kind"),
                 "notHere",
                 "an SDK key is made by POST …/environments/{environment}/sdk-keys, which answers its credential",
+            )),
+            Ok(Instruction::RotateSdkKey { .. }) => faults.push(Fault::new(
+                format!("/instructions/{index}/kind"),
+                "notHere",
+                "an SDK key is rotated by POST …/sdk-keys/{id}/rotate, which answers the new credential",
             )),
             Ok(instruction) => instructions.push(instruction),
             Err(found) if faults.len() < strict::MAX_FAULTS => faults.extend(found),
@@ -124,6 +130,15 @@ impl From<changes::Problem> for Fault {
     }
 }
 
+impl Problem {
+    /// What the policies refused.
+    fn refused(code: Code, detail: String, refused: changes::Refused) -> Self {
+        let changes::Refused { action, environment, policies, .. } = refused;
+        let problem = Self::new(code, format!("{detail}.")).with("action", action.as_str()).with("policies", policies);
+        if environment.is_empty() { problem } else { problem.with("environment", environment) }
+    }
+}
+
 impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let detail = error.to_string();
@@ -136,6 +151,11 @@ impl From<ChangeError> for Problem {
                 Self::new(Code::InvalidChange, detail).with_errors(faults(problems))
             }
             ChangeError::NotFound { problems } => Self::new(Code::NotFound, detail).with_errors(faults(problems)),
+            ChangeError::Refused(refused) => Self::refused(Code::Forbidden, detail, refused),
+            ChangeError::FactorNeeded(refused) => {
+                let detail = format!("{detail}; prove it again (`guidon factor`) and send the request again");
+                Self::refused(Code::FactorNeeded, detail, refused)
+            }
             ChangeError::Conflict { expected, revision, entries } => Self::new(Code::StaleRevision, detail)
                 .with("expectedRevision", expected)
                 .with("revision", revision)

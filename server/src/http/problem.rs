@@ -27,6 +27,8 @@ pub enum Code {
     Unauthorized,
     /// The credential is known and not enough.
     Forbidden,
+    /// The credential is enough once a second factor has been proved again.
+    FactorNeeded,
     /// No such route, project, environment, flag, segment or key.
     NotFound,
     /// The route does not take this method.
@@ -57,13 +59,14 @@ pub enum Code {
 
 impl Code {
     /// All codes.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::MalformedJson,
         Self::InvalidRequest,
         Self::UnknownInstruction,
         Self::InvalidChange,
         Self::Unauthorized,
         Self::Forbidden,
+        Self::FactorNeeded,
         Self::NotFound,
         Self::MethodNotAllowed,
         Self::StaleRevision,
@@ -86,7 +89,8 @@ impl Code {
             Self::UnknownInstruction => (400, "unknownInstruction", "An instruction's kind does not exist"),
             Self::InvalidChange => (422, "invalidChange", "The change cannot be applied as it is"),
             Self::Unauthorized => (401, "unauthorized", "A valid credential is needed"),
-            Self::Forbidden => (403, "forbidden", "The credential does not allow this"),
+            Self::Forbidden => (403, "forbidden", "This is not allowed"),
+            Self::FactorNeeded => (403, "factorNeeded", "A second factor has to be proved again"),
             Self::NotFound => (404, "notFound", "There is no such thing"),
             Self::MethodNotAllowed => (405, "methodNotAllowed", "The route does not take this method"),
             Self::StaleRevision => (409, "staleRevision", "Somebody else changed this first"),

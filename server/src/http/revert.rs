@@ -76,7 +76,7 @@ pub async fn revert_environment(
         // Segments first: a flag's earlier rules may name one that has changed.
         instructions: segments.chain(flags).collect(),
         idempotency: write.idempotency.clone(),
-        commit: None,
+        ..ChangeDraft::default()
     };
     submit(&api, write, draft).await.map(answer)
 }
