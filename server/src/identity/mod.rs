@@ -1,7 +1,14 @@
-//! Who calls: credentials, the administrator, and the people and places that journal entries name.
+//! Who calls: credentials, the administrator, accounts and sessions of people, and the people and places that journal
+//! entries name.
 
 mod administrator;
 pub mod credential;
+pub mod password;
+pub mod recovery;
+pub mod sessions;
+pub mod throttle;
+pub mod totp;
+mod unbroken;
 
 pub use administrator::{Identity, IdentityError, MIN_TOKEN_BYTES, Origin};
 pub use credential::{Credential, CredentialKind, MalformedCredential};
