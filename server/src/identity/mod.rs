@@ -1,11 +1,13 @@
 //! Who calls: credentials, the administrator, accounts and sessions of people, and the people and places that journal
 //! entries name.
 
+pub mod accounts;
 mod administrator;
 pub mod credential;
 pub mod password;
 pub mod recovery;
 pub mod sessions;
+pub mod sign_in;
 pub mod throttle;
 pub mod totp;
 mod unbroken;
