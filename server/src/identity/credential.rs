@@ -27,9 +27,28 @@ pub enum CredentialKind {
     ServerSdk,
     /// Browsers and devices of one environment, which anybody can read: `gdn_client_…`.
     ClientSdk,
+    /// A person who signed in: `gdn_session_…`.
+    Session,
+    /// An invitation to claim an account, good for one use: `gdn_invite_…`.
+    Invitation,
+    /// A service account: `gdn_svc_…`.
+    Service,
+    /// An AI agent: `gdn_agent_…`.
+    Agent,
 }
 
 impl CredentialKind {
+    /// Every kind there is.
+    pub const ALL: [Self; 7] = [
+        Self::Administrator,
+        Self::ServerSdk,
+        Self::ClientSdk,
+        Self::Session,
+        Self::Invitation,
+        Self::Service,
+        Self::Agent,
+    ];
+
     /// Everything in front of the random part.
     #[must_use]
     pub fn prefix(self) -> &'static str {
@@ -37,6 +56,10 @@ impl CredentialKind {
             Self::Administrator => "gdn_admin_",
             Self::ServerSdk => "gdn_sdk_",
             Self::ClientSdk => "gdn_client_",
+            Self::Session => "gdn_session_",
+            Self::Invitation => "gdn_invite_",
+            Self::Service => "gdn_svc_",
+            Self::Agent => "gdn_agent_",
         }
     }
 }
@@ -113,8 +136,8 @@ impl FromStr for Credential {
     type Err = MalformedCredential;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let kinds = [CredentialKind::Administrator, CredentialKind::ServerSdk, CredentialKind::ClientSdk];
-        let kind = kinds.into_iter().find(|kind| text.starts_with(kind.prefix())).ok_or(MalformedCredential)?;
+        let mut kinds = CredentialKind::ALL.into_iter();
+        let kind = kinds.find(|kind| text.starts_with(kind.prefix())).ok_or(MalformedCredential)?;
         let (body, checksum) = text.rsplit_once('_').ok_or(MalformedCredential)?;
         let random = body.strip_prefix(kind.prefix()).ok_or(MalformedCredential)?;
         let mut expected = String::new();
@@ -169,7 +192,7 @@ impl fmt::Debug for SecretHash {
 }
 
 /// Appends the first `characters` base-32 digits of `bytes`, missing bits taken as zero.
-fn push_base32(text: &mut String, bytes: &[u8], characters: usize) {
+pub(super) fn push_base32(text: &mut String, bytes: &[u8], characters: usize) {
     let bit = |index: usize| bytes.get(index / 8).map_or(0, |byte| byte >> (7 - index % 8) & 1);
     for character in 0..characters {
         let digit = (0..5).fold(0, |digit, offset| digit << 1 | bit(character * 5 + offset));
@@ -183,12 +206,9 @@ mod tests {
 
     use super::*;
 
-    const KINDS: [CredentialKind; 3] =
-        [CredentialKind::Administrator, CredentialKind::ServerSdk, CredentialKind::ClientSdk];
-
     #[test]
     fn a_new_one_reads_back_and_differs_from_the_next() {
-        for kind in KINDS {
+        for kind in CredentialKind::ALL {
             let first = Credential::generate(kind, &mut rand::rng());
             let second = Credential::generate(kind, &mut rand::rng());
             assert_eq!(first.reveal().parse::<Credential>().unwrap().kind(), kind);
