@@ -21,9 +21,19 @@ const RULES: &[Rule] = &[
     Rule {
         reason: "only app.rs names an implementation; everything else takes the trait",
         binds: |path| {
-            in_server(path, &[]) && !in_server(path, &["app.rs", "journal/", "vault/", "state/", "assignments/"])
+            in_server(path, &[])
+                && !in_server(path, &["app.rs", "journal/", "vault/", "state/", "assignments/", "audit/"])
         },
-        forbidden: &["FileJournal", "MemoryJournal", "FileVault", "MemoryVault", "SledStore", "FileAssignmentLog"],
+        forbidden: &[
+            "FileJournal",
+            "MemoryJournal",
+            "FileVault",
+            "MemoryVault",
+            "SledStore",
+            "FileAssignmentLog",
+            "FileAuditLog",
+            "MemoryAudit",
+        ],
     },
     Rule {
         reason: "only app.rs, main.rs and the command line choose the system's clock; everything else takes `Clock`",

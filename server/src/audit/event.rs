@@ -34,6 +34,45 @@ pub enum EventKind {
     EventsLost,
 }
 
+impl EventKind {
+    /// All kinds.
+    pub const ALL: [Self; 13] = [
+        Self::Refused,
+        Self::CredentialRefused,
+        Self::SignedIn,
+        Self::SignInFailed,
+        Self::SignedOut,
+        Self::FactorProven,
+        Self::FactorFailed,
+        Self::AccountClaimed,
+        Self::NewAddress,
+        Self::TokenExchanged,
+        Self::Erased,
+        Self::Exported,
+        Self::EventsLost,
+    ];
+
+    /// The word used in JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused => "refused",
+            Self::CredentialRefused => "credentialRefused",
+            Self::SignedIn => "signedIn",
+            Self::SignInFailed => "signInFailed",
+            Self::SignedOut => "signedOut",
+            Self::FactorProven => "factorProven",
+            Self::FactorFailed => "factorFailed",
+            Self::AccountClaimed => "accountClaimed",
+            Self::NewAddress => "newAddress",
+            Self::TokenExchanged => "tokenExchanged",
+            Self::Erased => "erased",
+            Self::Exported => "exported",
+            Self::EventsLost => "eventsLost",
+        }
+    }
+}
+
 /// One event. It never holds a name, an address or a secret: people and places are ids that the vault explains.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -97,4 +136,17 @@ impl Event {
 pub trait AuditLog: Send + Sync + 'static {
     /// Takes note of an event. Returns at once: writing, coalescing and dropping under a flood are the log's affair.
     fn record(&self, event: Event);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn words_are_those_of_the_json() {
+        for kind in EventKind::ALL {
+            assert_eq!(serde_json::json!(kind), kind.as_str());
+        }
+        assert_eq!(EventKind::ALL.iter().collect::<std::collections::BTreeSet<_>>().len(), EventKind::ALL.len());
+    }
 }

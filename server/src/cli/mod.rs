@@ -4,6 +4,7 @@
 
 mod api;
 mod assignments;
+mod audit;
 mod change;
 mod environment;
 mod error;
@@ -55,6 +56,9 @@ enum Command {
     /// The journal: every change ever made
     #[command(subcommand)]
     Journal(journal::JournalCommand),
+    /// The audit trail: changes, refusals and sign-ins
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
     /// Carry out a decision about a damaged folder of a store; the report of the damage names the choices
     Repair(store::RepairArgs),
     /// The assignment log: who got which variation
@@ -92,6 +96,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),
+        Command::Audit(command) => audit::run(command, output),
         Command::Repair(args) => store::repair(&args, output),
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),
@@ -114,6 +119,8 @@ fn report(error: &CliError, output: &Output) {
     };
 }
 
+#[cfg(test)]
+mod audit_tests;
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;

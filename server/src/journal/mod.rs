@@ -19,7 +19,7 @@ pub use entry::{ChainHash, ENTRY_FORMAT, Entry, Grounds, Idempotency, MAX_ENTRY_
 pub use file::{BadEntry, FileJournal, OpenError, Options, RawEntry, history};
 pub use memory::MemoryJournal;
 pub use transfer::{EXPORT_FORMAT, Target as ImportTarget, TransferError, Transferred, export, import};
-pub use verify::{Progress, Verified, VerifyError, verify};
+pub use verify::{Progress, Verified, VerifyError, verify, verify_seeing};
 
 /// Where the journal ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

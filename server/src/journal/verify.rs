@@ -59,7 +59,26 @@ impl From<log::OpenError> for VerifyError {
 ///
 /// The first damage or bad entry, with file and offset.
 pub fn verify(files: &dyn Files, dir: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Verified, VerifyError> {
-    walk(files, dir, progress, &mut |raw| raw.read().map(drop))
+    verify_seeing(files, dir, progress, &mut |_| {})
+}
+
+/// As [`verify`], and tells `seen` where the journal ends after each entry, so that a chain hash that somebody has kept can be
+/// compared.
+///
+/// # Errors
+///
+/// As [`verify`].
+pub fn verify_seeing(
+    files: &dyn Files,
+    dir: &Path,
+    progress: &mut dyn FnMut(Progress),
+    seen: &mut dyn FnMut(Head),
+) -> Result<Verified, VerifyError> {
+    walk(files, dir, progress, &mut |raw| {
+        raw.read()?;
+        seen(Head { revision: raw.revision(), hash: raw.hash });
+        Ok(())
+    })
 }
 
 /// Visits every entry of the journal in `dir`, checksums and chain checked.
