@@ -4,13 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::changes::{ChangeError, ChangeService, Parts as ChangeParts, RandomMint};
+use crate::audit::{self, AuditOptions, FileAuditLog};
+use crate::changes::request::VaultRequests;
+use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
-use crate::identity::{Credential, Identity, IdentityError};
+use crate::identity::accounts::{AccountError, Accounts};
+use crate::identity::password::Passwords;
+use crate::identity::sessions::Sessions;
+use crate::identity::sign_in::SignIn;
+use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{LogState, RealFiles};
 use crate::push::{Hub, PushLimits};
@@ -34,9 +40,15 @@ pub enum StartError {
     /// The vault does not open.
     #[error(transparent)]
     Vault(#[from] VaultError),
-    /// The administrator's token cannot be used, or not be made.
+    /// The operator's token cannot be used, or not be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// Accounts cannot be read.
+    #[error(transparent)]
+    Accounts(#[from] AccountError),
+    /// The second log does not open.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -55,8 +67,14 @@ pub enum StartError {
 pub struct Parts {
     /// The write path, and the state.
     pub changes: Arc<ChangeService>,
-    /// Who may come in.
+    /// The operator's token, and the places that requests come from.
     pub identity: Arc<Identity>,
+    /// Signs people in.
+    pub sign_in: Arc<SignIn>,
+    /// When and from where credentials were used.
+    pub uses: Arc<Uses>,
+    /// Takes note of what is no change.
+    pub audit: Arc<FileAuditLog>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -86,6 +104,10 @@ impl App {
         let api = Api::new(ApiParts {
             changes: parts.changes,
             identity: parts.identity,
+            sign_in: parts.sign_in,
+            uses: parts.uses,
+            audit: parts.audit,
+            clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
             network: config.network.clone(),
@@ -120,7 +142,7 @@ impl App {
 pub struct Embedded {
     /// What it is made of.
     pub parts: Parts,
-    /// The administrator's token, if it was made now: to be shown once.
+    /// The operator's token, if it was made now: to be shown once.
     pub made_token: Option<Credential>,
     /// The file a master key was written to, if it was made now: to be backed up apart from the data.
     pub made_key_file: Option<PathBuf>,
@@ -132,6 +154,7 @@ pub struct Store {
     journal: Arc<FileJournal>,
     assignments: Arc<FileAssignmentLog>,
     keeper: Arc<Keeper>,
+    audit: Arc<FileAuditLog>,
     vault: FileVault,
     _lock: FolderLock,
 }
@@ -163,6 +186,9 @@ impl Embedded {
         let vault: Arc<dyn Vault> = Arc::new(files.vault.clone());
         let secret = files.key.derive(SDK_KEY_PURPOSE);
         let (identity, made_token) = Identity::open(Arc::clone(&vault), chosen_token, secret).await?;
+        let audit = Arc::new(files.audit);
+        let sign_in = sign_in(&vault, &clock, &audit).await?;
+        let uses = Arc::new(Uses::open(Arc::clone(&vault))?);
         let journal: Arc<dyn Journal> = files.journal.clone();
         let world = Arc::new(files.world.clone());
         let limits = PushLimits { max_connections, ..PushLimits::default() };
@@ -171,7 +197,10 @@ impl Embedded {
         let publishers: Vec<Arc<dyn Publisher>> = vec![hub.clone(), keeper.clone()];
         let changes = ChangeService::start(ChangeParts {
             journal,
-            key_sets: Arc::new(VaultKeySets::new(vault)),
+            key_sets: Arc::new(VaultKeySets::new(Arc::clone(&vault))),
+            requests: Arc::new(VaultRequests::new(vault)),
+            audit: audit.clone(),
+            reaches: Arc::new(LoggedReaches::new(files.assignments.clone(), Arc::clone(&clock))),
             clock: Arc::clone(&clock),
             mint: Box::new(RandomMint),
             world: files.world,
@@ -184,6 +213,7 @@ impl Embedded {
             journal: files.journal,
             assignments: files.assignments,
             keeper,
+            audit: Arc::clone(&audit),
             vault: files.vault,
             _lock: files.lock,
         };
@@ -192,6 +222,9 @@ impl Embedded {
         let parts = Parts {
             changes,
             identity: Arc::new(identity),
+            sign_in,
+            uses,
+            audit,
             clock,
             metrics,
             shutdown: Shutdown::new(),
@@ -265,6 +298,9 @@ impl Store {
         if let Err(error) = self.assignments.close() {
             tracing::error!(%error, "the assignment log did not close cleanly; what it acknowledged is durable all the same");
         }
+        if let Err(error) = self.audit.close() {
+            tracing::error!(%error, "the security log did not close cleanly");
+        }
         self.keeper.close();
         if let Err(error) = self.vault.close() {
             tracing::error!(%error, "the vault did not close cleanly");
@@ -277,9 +313,20 @@ fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+async fn sign_in(
+    vault: &Arc<dyn Vault>,
+    clock: &Arc<dyn Clock>,
+    audit: &Arc<FileAuditLog>,
+) -> Result<Arc<SignIn>, StartError> {
+    let sessions = Sessions::open(Arc::clone(vault), clock.now_ms()).await?;
+    let accounts = Accounts::open(Arc::clone(vault), sessions.clone(), Passwords::new())?;
+    Ok(Arc::new(SignIn::new(accounts, sessions, Arc::clone(clock), audit.clone())))
+}
+
 struct OpenedFiles {
     journal: Arc<FileJournal>,
     assignments: Arc<FileAssignmentLog>,
+    audit: FileAuditLog,
     vault: FileVault,
     key: MasterKey,
     made_key_file: Option<PathBuf>,
@@ -306,6 +353,11 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) 
     let key_sets = VaultKeySets::new(Arc::clone(&shared_vault));
     let (journal, state) = (folder.journal(), folder.state());
     let opened = state::open(Arc::clone(&files), &journal, &state, OpenOptions::default(), &*clock, &key_sets)?;
+    let (audit, recovered) =
+        FileAuditLog::open(Arc::clone(&files), &folder.security(), Arc::clone(&clock), AuditOptions::default())?;
+    if let Some(torn) = recovered.torn {
+        tracing::warn!(?torn, "the end of the security log was not completely written and was cut off");
+    }
     let (assignments, recovered) = FileAssignmentLog::open(
         files,
         &folder.assignments(),
@@ -320,6 +372,7 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) 
     Ok(OpenedFiles {
         journal: Arc::new(opened.journal),
         assignments: Arc::new(assignments),
+        audit,
         vault,
         key,
         made_key_file,

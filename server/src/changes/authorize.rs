@@ -191,7 +191,7 @@ impl Judging<'_> {
         let approvals = self.counted(request);
         let mut grounds = Grounds {
             environments: environments.iter().map(|key| (*key).clone()).collect(),
-            policy_set: self.policies.hash(),
+            policy_set: self.policies.hash().to_string(),
             risk: Some(judgement.risk.clone()),
             request: Some(request.id.clone()),
             author: Some(request.author.id.clone()),
@@ -295,7 +295,7 @@ impl Judging<'_> {
         let serves = places.iter().any(|place| matches!(place.action.group(), Group::Edit | Group::Delete));
         Grounds {
             environments: environments.into_iter().filter(|key| !key.is_empty()).cloned().collect(),
-            policy_set: self.policies.hash(),
+            policy_set: self.policies.hash().to_string(),
             risk: serves.then(|| self.judgement().risk),
             credential: self.author.credential.clone(),
             ..Grounds::default()

@@ -67,6 +67,7 @@ impl RevertDraft {
             dry_run: self.dry_run,
             instructions,
             idempotency: self.idempotency.clone(),
+            ..ChangeDraft::default()
         })
     }
 

@@ -7,6 +7,7 @@ pub mod connections;
 pub mod environments;
 pub mod explain;
 pub mod flags;
+mod guard;
 pub mod journal;
 pub mod middleware;
 pub mod openapi;
@@ -35,9 +36,12 @@ use tokio::sync::Semaphore;
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
+use crate::audit::AuditLog;
 use crate::changes::ChangeService;
+use crate::clock::Clock;
 use crate::config::{Limits, Network};
-use crate::identity::Identity;
+use crate::identity::sign_in::SignIn;
+use crate::identity::{Identity, Uses};
 use crate::shutdown::Shutdown;
 use crate::state::{Project, World};
 use crate::telemetry::Metrics;
@@ -51,8 +55,16 @@ const MIN_COMPRESSED_BYTES: u64 = 2_048;
 pub struct ApiParts {
     /// The write path, and the state.
     pub changes: Arc<ChangeService>,
-    /// Who may come in.
+    /// The operator's token, and the places that requests come from.
     pub identity: Arc<Identity>,
+    /// Signs people in.
+    pub sign_in: Arc<SignIn>,
+    /// When and from where credentials were used.
+    pub uses: Arc<Uses>,
+    /// Takes note of what is no change.
+    pub audit: Arc<dyn AuditLog>,
+    /// The time of day.
+    pub clock: Arc<dyn Clock>,
     /// Metrics.
     pub metrics: Metrics,
     /// Limits.
@@ -141,7 +153,7 @@ impl Api {
 /// Routes of other parts of the server.
 #[derive(Default)]
 pub struct MoreRoutes {
-    /// Behind the administrator token, as the API itself.
+    /// Behind authentication and the policies, as the API itself.
     pub api: Router<Api>,
     /// With an authentication of their own, such as the SDK's.
     pub open: Router<Api>,
@@ -149,8 +161,10 @@ pub struct MoreRoutes {
 
 /// All routes, with what surrounds them.
 pub fn router(api: Api, more: MoreRoutes) -> Router {
-    let guarded =
-        api_routes().merge(more.api).route_layer(from_fn_with_state(api.clone(), auth::require_administrator));
+    let guarded = api_routes()
+        .merge(more.api)
+        .route_layer(from_fn_with_state(api.clone(), guard::guard))
+        .route_layer(from_fn_with_state(api.clone(), auth::require_caller));
     let compressed = SizeAbove::new(MIN_COMPRESSED_BYTES).and(NotForContentType::new("application/x-ndjson"));
     let bounded = guarded
         .layer(from_fn_with_state(api.clone(), middleware::bound))

@@ -10,8 +10,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::auth::Principal;
-use super::middleware::ClientAddress;
+use super::auth::Caller;
 use super::problem::{Code, Fault, Problem};
 use super::{Api, strict};
 use crate::changes::limits::MAX_IDEMPOTENCY_KEY_BYTES;
@@ -71,11 +70,10 @@ impl FromRequest<Api> for Write {
     type Rejection = Problem;
 
     async fn from_request(mut request: Request, api: &Api) -> Result<Self, Problem> {
-        let principal = request.extensions_mut().remove::<Principal>();
-        let (Some(principal), Some(ClientAddress(address))) = (principal, request.extensions().get().copied()) else {
+        let Some(Caller { author, .. }) = request.extensions_mut().remove::<Caller>() else {
             return Err(Problem::internal("a writing route is not behind authentication"));
         };
-        api.writes.take(principal.id.clone(), Instant::now()).map_err(|seconds| {
+        api.writes.take(author.actor_id.as_str().into(), Instant::now()).map_err(|seconds| {
             Problem::new(
                 Code::TooManyRequests,
                 "This credential writes more often than it may (--max-writes-per-second).",
@@ -93,7 +91,6 @@ impl FromRequest<Api> for Write {
             IdempotencyKey { key, body_hash: hasher.finalize().to_hex().to_string() }
         });
         let body = JsonBody(parse(&bytes)?);
-        let author = api.identity.author(&principal.id, address, "api").await.map_err(Problem::internal)?;
         Ok(Self { body, author, idempotency })
     }
 }

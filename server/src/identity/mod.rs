@@ -1,10 +1,10 @@
-//! Who calls: credentials, the administrator, accounts and sessions of people, and the people and places that journal
+//! Who calls: credentials, the operator, accounts and sessions of people, and the people and places that journal
 //! entries name.
 
 pub mod accounts;
-mod administrator;
 pub mod credential;
 pub mod directory;
+mod operator;
 pub mod password;
 pub mod recovery;
 pub mod sessions;
@@ -12,7 +12,9 @@ pub mod sign_in;
 pub mod throttle;
 pub mod totp;
 mod unbroken;
+mod uses;
 
-pub use administrator::{Identity, IdentityError, MIN_TOKEN_BYTES, Origin};
-pub use directory::{Directory, DirectoryEdit};
 pub use credential::{Credential, CredentialKind, MalformedCredential};
+pub use directory::{Directory, DirectoryEdit};
+pub use operator::{Identity, IdentityError, MIN_TOKEN_BYTES, OPERATOR, Origin};
+pub use uses::{CredentialUse, Uses};

@@ -1,4 +1,4 @@
-//! The administrator, and the record of who and where journal entries mean.
+//! The operator, who holds the token the server was started with, and the record of who and where journal entries mean.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -11,17 +11,16 @@ use super::credential::{Credential, CredentialKind, SecretHash};
 use crate::changes::Author;
 use crate::vault::{Entry, Kind, Vault, VaultError};
 
-/// Identifier of the administrator, in journal entries and in the vault.
-const ADMINISTRATOR: &str = "administrator";
+/// Identifier of the operator, in journal entries and in the vault. Entries of format 1 were made under it too.
+pub const OPERATOR: &str = "administrator";
 /// Least length of a token that an operator chooses, in bytes.
 pub const MIN_TOKEN_BYTES: usize = 20;
 /// Most origins (address and door) that are recorded; later ones share one record per door.
 const MAX_ORIGINS: usize = 10_000;
 
-/// Knows the administrator's token, and names authors in journal entries.
+/// Knows the operator's token, and names authors in journal entries.
 pub struct Identity {
     vault: Arc<dyn Vault>,
-    administrator: Arc<str>,
     token: SecretHash,
     secret: [u8; 32],
     origins: Mutex<HashMap<Origin, String>>,
@@ -65,7 +64,7 @@ pub enum IdentityError {
 }
 
 impl Identity {
-    /// Reads what the vault knows. The administrator's token is `chosen` if there is one, else the one made at the first
+    /// Reads what the vault knows. The operator's token is `chosen` if there is one, else the one made at the first
     /// start; the answer holds that one when it was made now, which is the only time it can be shown. `secret` is what
     /// credentials are derived from; the same at every start.
     ///
@@ -79,7 +78,7 @@ impl Identity {
     ) -> Result<(Self, Option<Credential>), IdentityError> {
         let (token, made) = match chosen {
             Some(token) => {
-                if vault.get(Kind::PasswordHash, ADMINISTRATOR)?.is_some() {
+                if vault.get(Kind::PasswordHash, OPERATOR)?.is_some() {
                     tracing::warn!("GUIDON_ADMIN_TOKEN takes the place of the token that the first start made");
                 }
                 (Self::check_chosen(token)?, None)
@@ -95,10 +94,10 @@ impl Identity {
             }
         }
         let origins = Mutex::new(origins);
-        Ok((Self { vault, administrator: ADMINISTRATOR.into(), token, secret, origins }, made))
+        Ok((Self { vault, token, secret, origins }, made))
     }
 
-    /// Whether a token that the operator chose can be the administrator's, hashed if so. To be asked before a store is made
+    /// Whether a token that the operator chose can be the operator's, hashed if so. To be asked before a store is made
     /// for it.
     ///
     /// # Errors
@@ -112,16 +111,10 @@ impl Identity {
         Ok(SecretHash::of(token))
     }
 
-    /// Whether a presented token, hashed, is the administrator's. Constant time.
+    /// Whether a presented token, hashed, is the operator's. Constant time.
     #[must_use]
-    pub fn is_administrator(&self, presented: &SecretHash) -> bool {
+    pub fn is_operator(&self, presented: &SecretHash) -> bool {
         *presented == self.token
-    }
-
-    /// Identifier of the administrator.
-    #[must_use]
-    pub fn administrator_id(&self) -> Arc<str> {
-        Arc::clone(&self.administrator)
     }
 
     /// The credential that belongs to `context`: the same whenever it is asked for.
@@ -130,14 +123,13 @@ impl Identity {
         Credential::derive(kind, &self.secret, context)
     }
 
-    /// Names the author of a change by `principal`, who came from `address` by `door`.
+    /// The id that stands for `address` and `door`, recorded in the vault when it is seen first.
     ///
     /// # Errors
     ///
-    /// If a new origin cannot be recorded in the vault.
-    pub async fn author(&self, principal: &str, address: IpAddr, door: &str) -> Result<Author, VaultError> {
-        let origin_id = self.origin_id(Origin { address: address.to_string(), door: door.to_owned() }).await?;
-        Ok(Author { actor_id: principal.to_owned(), origin_id, principal: principal.to_owned() })
+    /// If a new origin cannot be recorded.
+    pub async fn origin(&self, address: IpAddr, door: &str) -> Result<String, VaultError> {
+        self.origin_id(Origin { address: address.to_string(), door: door.to_owned() }).await
     }
 
     async fn origin_id(&self, mut origin: Origin) -> Result<String, VaultError> {
@@ -164,7 +156,7 @@ async fn record_built_in(vault: &dyn Vault) -> Result<(), VaultError> {
     let Author { actor_id, origin_id, .. } = Author::system();
     let actor = |kind: &str, name: &str| json(&Actor { kind: kind.to_owned(), name: name.to_owned() });
     let records = [
-        (Kind::Actor, ADMINISTRATOR.to_owned(), actor("token", "Administrator token")),
+        (Kind::Actor, OPERATOR.to_owned(), actor("operator", "Operator")),
         (Kind::Actor, actor_id, actor("system", "Guidon")),
         (Kind::Origin, origin_id, json(&Origin { address: String::new(), door: "server".to_owned() })),
     ];
@@ -178,12 +170,12 @@ async fn record_built_in(vault: &dyn Vault) -> Result<(), VaultError> {
 }
 
 async fn stored_token(vault: &dyn Vault) -> Result<(SecretHash, Option<Credential>), IdentityError> {
-    if let Some(stored) = vault.get(Kind::PasswordHash, ADMINISTRATOR)? {
-        let bytes = <[u8; 32]>::try_from(stored).map_err(|_| IdentityError::Unreadable(ADMINISTRATOR.to_owned()))?;
+    if let Some(stored) = vault.get(Kind::PasswordHash, OPERATOR)? {
+        let bytes = <[u8; 32]>::try_from(stored).map_err(|_| IdentityError::Unreadable(OPERATOR.to_owned()))?;
         return Ok((SecretHash::from_bytes(bytes), None));
     }
     let made = Credential::generate(CredentialKind::Administrator, &mut rand::rng());
-    vault.put(Kind::PasswordHash, ADMINISTRATOR, made.hash().as_bytes().to_vec()).await?;
+    vault.put(Kind::PasswordHash, OPERATOR, made.hash().as_bytes().to_vec()).await?;
     Ok((made.hash(), Some(made)))
 }
 
@@ -202,12 +194,12 @@ mod tests {
         let vault: Arc<dyn Vault> = Arc::new(MemoryVault::new());
         let (first, made) = Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
         let made = made.unwrap();
-        assert!(first.is_administrator(&SecretHash::of(made.reveal())));
+        assert!(first.is_operator(&SecretHash::of(made.reveal())));
         let (second, again) = Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
-        assert!(again.is_none() && second.is_administrator(&SecretHash::of(made.reveal())));
+        assert!(again.is_none() && second.is_operator(&SecretHash::of(made.reveal())));
         let (chosen, _) = Identity::open(vault, Some("a-token-of-the-operator"), [1; 32]).await.unwrap();
-        assert!(chosen.is_administrator(&SecretHash::of("a-token-of-the-operator")));
-        assert!(!chosen.is_administrator(&SecretHash::of(made.reveal())));
+        assert!(chosen.is_operator(&SecretHash::of("a-token-of-the-operator")));
+        assert!(!chosen.is_operator(&SecretHash::of(made.reveal())));
     }
 
     #[tokio::test]
@@ -219,11 +211,11 @@ mod tests {
         };
         let system = Author::system();
         assert_eq!(read(Kind::Actor, &system.actor_id), serde_json::json!({"kind": "system", "name": "Guidon"}));
-        assert_eq!(read(Kind::Actor, ADMINISTRATOR)["kind"], "token");
+        assert_eq!(read(Kind::Actor, OPERATOR)["kind"], "operator");
         assert_eq!(read(Kind::Origin, &system.origin_id)["door"], "server");
-        vault.put(Kind::Actor, ADMINISTRATOR, br#"{"kind":"token","name":"Ops"}"#.to_vec()).await.unwrap();
+        vault.put(Kind::Actor, OPERATOR, br#"{"kind":"token","name":"Ops"}"#.to_vec()).await.unwrap();
         Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
-        assert_eq!(read(Kind::Actor, ADMINISTRATOR)["name"], "Ops");
+        assert_eq!(read(Kind::Actor, OPERATOR)["name"], "Ops");
     }
 
     #[tokio::test]
@@ -237,11 +229,11 @@ mod tests {
         let vault: Arc<dyn Vault> = Arc::new(MemoryVault::new());
         let (identity, _) = Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
         let address = "192.0.2.7".parse().unwrap();
-        let first = identity.author(ADMINISTRATOR, address, "api").await.unwrap();
-        assert_eq!(identity.author(ADMINISTRATOR, address, "api").await.unwrap(), first);
-        assert_ne!(identity.author(ADMINISTRATOR, address, "cli").await.unwrap().origin_id, first.origin_id);
-        assert!(!first.origin_id.contains("192"));
+        let first = identity.origin(address, "api").await.unwrap();
+        assert_eq!(identity.origin(address, "api").await.unwrap(), first);
+        assert_ne!(identity.origin(address, "cli").await.unwrap(), first);
+        assert!(!first.contains("192"));
         let (reopened, _) = Identity::open(vault, None, [1; 32]).await.unwrap();
-        assert_eq!(reopened.author(ADMINISTRATOR, address, "api").await.unwrap(), first);
+        assert_eq!(reopened.origin(address, "api").await.unwrap(), first);
     }
 }
