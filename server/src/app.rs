@@ -319,7 +319,7 @@ async fn sign_in(
     audit: &Arc<FileAuditLog>,
 ) -> Result<Arc<SignIn>, StartError> {
     let sessions = Sessions::open(Arc::clone(vault), clock.now_ms()).await?;
-    let accounts = Accounts::open(Arc::clone(vault), sessions.clone(), Passwords::new())?;
+    let accounts = Accounts::open(Arc::clone(vault), sessions.clone(), Passwords::new().map_err(AccountError::from)?)?;
     Ok(Arc::new(SignIn::new(accounts, sessions, Arc::clone(clock), audit.clone())))
 }
 

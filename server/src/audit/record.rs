@@ -81,12 +81,18 @@ pub struct Grounds {
     /// Policies that decided, by name.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub policies: Vec<String>,
+    /// BLAKE3 of all the policies that were in force, in hexadecimal.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub policy_set: String,
     /// The risk that was found.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub risk: Option<RiskFound>,
     /// The change request that was applied, by id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub request: Option<String>,
+    /// Who wrote it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub author: Option<Person>,
     /// Who approved it.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub approvals: Vec<Person>,
@@ -108,13 +114,29 @@ pub struct RiskFound {
 }
 
 /// The grounds of a journal entry. The one place to extend when entries hold more of them.
-fn grounds_of(_entry: &Entry, _people: &dyn People) -> Grounds {
-    Grounds::default()
+fn grounds_of(entry: &Entry, people: &dyn People) -> Grounds {
+    let Some(grounds) = &entry.grounds else { return Grounds::default() };
+    Grounds {
+        policies: grounds.policies.clone(),
+        policy_set: grounds.policy_set.clone(),
+        risk: grounds.risk.as_ref().map(|risk| RiskFound {
+            score: risk.score,
+            level: risk.level.as_str().to_owned(),
+            reasons: risk.reasons.clone(),
+        }),
+        request: grounds.request.clone(),
+        author: grounds.author.as_deref().map(|id| people.person(id)),
+        approvals: grounds.approvals.iter().map(|approval| people.person(&approval.by)).collect(),
+        emergency: grounds.emergency,
+    }
 }
 
-/// Ids of those who approved an entry: they are found by the filter for a person too. To be extended with [`grounds_of`].
-fn approvers_of(_entry: &Entry) -> impl Iterator<Item = &str> {
-    std::iter::empty()
+/// Ids of those who wrote or approved the request that an entry carries out: they are found by the filter for a person too. To be extended with [`grounds_of`].
+fn approvers_of(entry: &Entry) -> impl Iterator<Item = &str> {
+    let grounds = entry.grounds.iter();
+    grounds.flat_map(|grounds| {
+        grounds.approvals.iter().map(|approval| &*approval.by).chain(grounds.author.as_deref())
+    })
 }
 
 /// Says which tier an environment belongs to.
@@ -164,7 +186,7 @@ impl About {
     /// What a change was about.
     #[must_use]
     pub fn entry(entry: &Entry, tiers: &dyn Tiers) -> Self {
-        let mut about = Self { at: entry.at, project: Some(entry.project.clone()), ..Self::default() };
+        let mut about = Self { at: entry.at, project: Some(entry.project.clone()).filter(|key| !key.is_empty()), ..Self::default() };
         about.people.insert(entry.actor_id.clone());
         about.people.extend(approvers_of(entry).map(str::to_owned));
         about.environments.extend(entry.environment.clone());
@@ -187,8 +209,17 @@ impl About {
                     about.segments.insert(key.clone());
                 }
                 ObjectId::SdkKey(id) => about.environments.extend(tiers.environment_of_key(&entry.project, id)),
+                // Where it was judged, which the grounds say.
+                ObjectId::Request(_)
+                | ObjectId::Review(_)
+                | ObjectId::Principal(_)
+                | ObjectId::RoleBinding(_)
+                | ObjectId::Token(_)
+                | ObjectId::Issuer(_)
+                | ObjectId::Policy(_) => {}
             }
         }
+        about.environments.extend(entry.grounds.iter().flat_map(|grounds| grounds.environments.iter().cloned()));
         about.find_tiers(tiers);
         about
     }

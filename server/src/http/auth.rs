@@ -51,7 +51,9 @@ pub struct Visit {
 
 /// Lets whoever has a valid credential through, and tells everybody else why not, without saying which part of it was wrong.
 pub async fn require_caller(State(api): State<Api>, mut request: Request, next: Next) -> Response {
-    match identify(&api, &request).await {
+    let (method, headers) = (request.method().clone(), request.headers().clone());
+    let address = request.extensions().get().copied();
+    match identify(&api, &method, &headers, address).await {
         Ok(caller) => {
             request.extensions_mut().insert(caller);
             next.run(request).await
@@ -60,8 +62,13 @@ pub async fn require_caller(State(api): State<Api>, mut request: Request, next: 
     }
 }
 
-async fn identify(api: &Api, request: &Request) -> Result<Caller, Problem> {
-    let from = come_from(api, request.headers(), request.extensions().get().copied()).await?;
+async fn identify(
+    api: &Api,
+    method: &Method,
+    headers: &HeaderMap,
+    address: Option<ClientAddress>,
+) -> Result<Caller, Problem> {
+    let from = come_from(api, headers, address).await?;
     api.refusals.check(&from.address, Instant::now()).map_err(|seconds| {
         Problem::new(Code::TooManyRequests, "Too many refused credentials came from this address.")
             .retry_after_s(seconds)
@@ -72,16 +79,16 @@ async fn identify(api: &Api, request: &Request) -> Result<Caller, Problem> {
         api.audit.record(Event::new(api.clock.now_ms(), EventKind::CredentialRefused, from.origin_id.clone()));
         Problem::new(Code::Unauthorized, detail)
     };
-    let cookie = session_cookie(request.headers());
-    let token = match (bearer(request.headers()), &cookie) {
+    let cookie = session_cookie(headers);
+    let token = match (bearer(headers), &cookie) {
         (Some(token), _) => token.to_owned(),
         (None, Some(cookie)) => {
-            check_same_origin(request.method(), request.headers())?;
+            check_same_origin(method, headers)?;
             cookie.clone()
         }
         (None, None) => return Err(refused("Send the header Authorization: Bearer <token>.")),
     };
-    let door = if bearer(request.headers()).is_some() { Door::Cli } else { Door::Browser };
+    let door = if bearer(headers).is_some() { Door::Cli } else { Door::Browser };
     match recognise(api, &from, &token, door) {
         Recognised::Caller(caller) => Ok(*caller),
         Recognised::SdkKey => {

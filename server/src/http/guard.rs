@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 
 use super::Api;
 use super::auth::Caller;
-use super::problem::{Code, Problem};
+use super::problem::Problem;
 use crate::changes::Author;
 use crate::environments::Tier;
 use crate::policy::{Action, Facts, PrincipalKind, Resource};

@@ -4,6 +4,7 @@
 pub mod accounts;
 pub mod credential;
 pub mod directory;
+pub mod oidc;
 mod operator;
 pub mod password;
 pub mod recovery;

@@ -96,6 +96,8 @@ pub struct SignIn {
     accounts: Accounts,
     sessions: Sessions,
     throttle: Throttle,
+    /// Apart from sign-ins: nobody slows a person's proofs by signing in under that person's id.
+    factor_throttle: Throttle,
     clock: Arc<dyn Clock>,
     audit: Arc<dyn AuditLog>,
 }
@@ -104,7 +106,7 @@ impl SignIn {
     /// Signs people in to `accounts`, which were opened with `sessions`.
     #[must_use]
     pub fn new(accounts: Accounts, sessions: Sessions, clock: Arc<dyn Clock>, audit: Arc<dyn AuditLog>) -> Self {
-        Self { accounts, sessions, throttle: Throttle::new(), clock, audit }
+        Self { accounts, sessions, throttle: Throttle::new(), factor_throttle: Throttle::new(), clock, audit }
     }
 
     /// The accounts.
@@ -177,15 +179,14 @@ impl SignIn {
         if self.accounts.get(account).is_some_and(|account| account.person.provider.is_some()) {
             return Err(SignInError::OfProvider);
         }
-        // Ids and names are different words, so this is counted apart from sign-ins.
-        if let Err(seconds) = self.throttle.begin(account, address, now) {
+        if let Err(seconds) = self.factor_throttle.begin(account, address, now) {
             self.record(EventKind::FactorFailed, Some(account.to_owned()), caller, "made to wait");
             return Err(SignInError::Wait { seconds });
         }
         let proof = match self.accounts.prove(Some(account), code, now).await {
             Ok(proof) => proof,
             Err(error) => {
-                self.throttle.withdrawn(account, address);
+                self.factor_throttle.withdrawn(account, address);
                 return Err(error.into());
             }
         };
@@ -193,7 +194,7 @@ impl SignIn {
             self.record(EventKind::FactorFailed, Some(account.to_owned()), caller, "");
             return Err(SignInError::Refused);
         };
-        self.throttle.succeeded(account, address, now);
+        self.factor_throttle.succeeded(account, address, now);
         let proven = self.sessions.prove_factor(presented, address, now).await?.ok_or(SignInError::NoSession)?;
         self.record(EventKind::FactorProven, Some(account.to_owned()), caller, detail_of(proof));
         Ok(proven)
