@@ -261,10 +261,7 @@ fn see(before: &Ruleset, after: &Ruleset, flag: &str, off: Option<&str>, people:
     let mut seen = Seen::default();
     for person in people {
         let (old, new) = (evaluate(before, flag, person), evaluate(after, flag, person));
-        let served = |evaluation: &guidon_sdk::eval::Evaluation<'_>| {
-            evaluation.variation_key().map(|key| (key.to_owned(), evaluation.value().cloned()))
-        };
-        if served(&old) == served(&new) {
+        if old.variation_key() == new.variation_key() && old.value() == new.value() {
             continue;
         }
         if person.targeting_key().is_some() {
