@@ -8,6 +8,10 @@ use super::flow::{Flow, Judge, Served};
 use super::serve;
 use crate::changes::reach::Reach;
 
+/// Most pairs of places that are compared for one flag. Past it, which takes hundreds of rules on one segment that changes,
+/// anything may happen.
+const MAX_PAIRS: usize = 50_000;
+
 /// A configuration's rules and fallthrough, those left out that nobody can reach because an earlier rule has their clauses.
 struct Outlets<'a> {
     config: &'a FlagEnvironment,
@@ -168,6 +172,7 @@ fn compare_rules<'a>(
     let (before, after) = (Outlets::new(old, changed_segments, "before"), Outlets::new(new, changed_segments, "after"));
     let live_after: Vec<usize> = after.live().collect();
     let mut places: Vec<(f64, Flow<'a>)> = Vec::new();
+    let mut pairs = 0_usize;
     for from in before.live() {
         // Whoever meets `from` before meets nothing later than where its clauses stand after, and the other way round.
         let latest = after.first_like(&before, from).unwrap_or(usize::MAX);
@@ -177,6 +182,10 @@ fn compare_rules<'a>(
         });
         let (serve, mut moves) = (before.serve(from), Flow::default());
         for to in possible {
+            pairs += 1;
+            if pairs > MAX_PAIRS {
+                return Flow::anything();
+            }
             let given = after.serve(*to);
             if !judge.nothing_edited() || given != serve {
                 moves = moves.or(serve::compare(judge, serve, given));

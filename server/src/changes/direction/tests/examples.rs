@@ -11,7 +11,7 @@ fn brief(movement: &Movement) -> (Direction, u32, u32) {
 
 /// What becomes of one flag's configuration.
 fn edit(flag: &Flag, change: impl FnOnce(&mut FlagEnvironment)) -> (Direction, u32, u32) {
-    brief(&moves(&[flag.clone()], &[with(flag, change)]))
+    brief(&becomes(flag, &with(flag, change)))
 }
 
 #[test]
@@ -43,31 +43,31 @@ fn a_rollout_moves_its_slots_and_no_more() {
         let serve = rollout("s", &[("ai", 1_000), ("human", 99_000)]);
         with(&flag("f"), |config| config.fallthrough = reweighed(&serve, &[("ai", ai), ("human", 100_000 - ai)]))
     };
-    assert_eq!(brief(&moves(&[at(1_000)], &[at(5_000)])), (Widening, 40, 40));
-    assert_eq!(brief(&moves(&[at(5_000)], &[at(1_000)])), (Lowering, 40, 0));
-    assert_eq!(brief(&moves(&[at(1_000)], &[at(100_000)])), (Widening, 990, 990));
-    assert_eq!(brief(&moves(&[at(5_000)], &[at(5_000)])), (Still, 0, 0));
+    assert_eq!(brief(&becomes(&at(1_000), &at(5_000))), (Widening, 40, 40));
+    assert_eq!(brief(&becomes(&at(5_000), &at(1_000))), (Lowering, 40, 0));
+    assert_eq!(brief(&becomes(&at(1_000), &at(100_000))), (Widening, 990, 990));
+    assert_eq!(brief(&becomes(&at(5_000), &at(5_000))), (Still, 0, 0));
     let reshuffled = with(&at(5_000), |config| {
         config.fallthrough = rollout("other", &[("ai", 5_000), ("human", 95_000)]);
     });
-    assert_eq!(brief(&moves(&[at(5_000)], &[reshuffled])), (Widening, 1_000, 50));
+    assert_eq!(brief(&becomes(&at(5_000), &reshuffled)), (Widening, 1_000, 50));
     let three = with(&flag("f"), |config| {
         config.fallthrough = rollout("s", &[("ai", 20_000), ("ai2", 20_000), ("human", 60_000)]);
     });
     let less = with(&three, |config| {
         config.fallthrough = reweighed(&config.fallthrough, &[("ai", 30_000), ("ai2", 0), ("human", 70_000)]);
     });
-    assert_eq!(brief(&moves(&[three.clone()], &[less])), (Widening, 200, 100));
+    assert_eq!(brief(&becomes(&three, &less)), (Widening, 200, 100));
     // From one variation to a rollout of it: only who has no targeting key gets something else, and is not counted.
     let all = with(&flag("f"), |config| config.fallthrough = only("ai"));
-    assert_eq!(brief(&moves(&[all.clone()], &[at(40_000)])), (Lowering, 600, 0));
+    assert_eq!(brief(&becomes(&all, &at(40_000))), (Lowering, 600, 0));
     let by_account = with(&at(40_000), |config| {
         if let Serve::Rollout(rollout) = &mut config.fallthrough {
             rollout.bucket_by = "account".to_owned();
         }
     });
-    assert_eq!(brief(&moves(&[all], &[by_account.clone()])), (Widening, 1_000, 0));
-    assert_eq!(brief(&moves(&[at(40_000)], &[by_account])), (Widening, 1_000, 400));
+    assert_eq!(brief(&becomes(&all, &by_account)), (Widening, 1_000, 0));
+    assert_eq!(brief(&becomes(&at(40_000), &by_account)), (Widening, 1_000, 400));
 }
 
 #[test]
@@ -109,7 +109,7 @@ fn what_the_log_says_of_a_rule_bounds_its_share() {
     let base = with(&flag("f"), |config| config.rules = vec![rule("us", us(), only("human"))]);
     let wide = with(&base, |config| config.rules[0].serve = only("ai"));
     let asked = |reach: Reach| {
-        let (before, after) = (project(&[base.clone()], &[]), project(&[wide.clone()], &[]));
+        let (before, after) = (project(std::slice::from_ref(&base), &[]), project(std::slice::from_ref(&wide), &[]));
         brief(&direction_within(&before, &after, HERE, &keys(&["f"]), &BTreeSet::new(), &reach))
     };
     assert_eq!(asked(Reach::unknown()), (Widening, 1_000, 1_000));
@@ -148,6 +148,27 @@ fn segments_concern_the_flags_whose_rules_use_them() {
     assert_eq!((brief(&unused), unused.flags.len()), ((Still, 0, 0), 0));
     let safe = [with(&flags[0], |config| config.rules[0].serve = only("off"))];
     assert_eq!(brief(&asked(segment("beta", &["a"], &[]), segment("beta", &["b"], &[]), &safe)), (Lowering, 1_000, 0));
+}
+
+#[test]
+fn a_thousand_rules_on_one_segment_are_answered_without_comparing_all_of_them() {
+    let serve = |index: u32| rollout(&format!("s{index}"), &[("human", 50_000), ("off", 50_000)]);
+    let ruled = |index: u32| {
+        let mut ruled = rule(&format!("r{index}"), clause("", Op::Segment, &["beta"]), serve(index));
+        ruled.clauses.push(clause("age", Op::In, &[&index.to_string()]));
+        ruled
+    };
+    let flags = [with(&flag("f"), |config| config.rules = (0..1_000).map(ruled).collect())];
+    let (before, after) =
+        (project(&flags, &[segment("beta", &["a"], &[])]), project(&flags, &[segment("beta", &["b"], &[])]));
+    let asked = |before, after, flags: &[&str], segments: &[&str]| {
+        brief(&direction(before, after, HERE, &keys(flags), &keys(segments)))
+    };
+    assert_eq!(asked(&before, &after, &[], &["beta"]), (Widening, 1_000, 1_000));
+    let wider = with(&flags[0], |config| config.fallthrough = only("ai"));
+    let wider = project(&[wider], &[segment("beta", &["a"], &[])]);
+    assert_eq!(asked(&before, &wider, &["f"], &[]), (Widening, 1_000, 1_000));
+    assert_eq!(asked(&wider, &before, &["f"], &[]), (Lowering, 1_000, 0));
 }
 
 #[test]
@@ -207,19 +228,19 @@ fn prerequisites_that_come_and_go() {
 fn archived_deleted_and_hidden_flags_leave_people_to_the_callers_default() {
     let base = flag("f");
     let archived = Flag { archived: true, ..base.clone() };
-    assert_eq!(brief(&moves(&[base.clone()], &[archived.clone()])), (Widening, 1_000, 0));
-    assert_eq!(brief(&moves(&[base.clone()], &[])), (Widening, 1_000, 0));
-    assert_eq!(brief(&moves(&[archived.clone()], &[])), (Still, 0, 0));
-    assert_eq!(brief(&moves(&[archived.clone()], &[with(&archived, |c| c.on = false)])), (Still, 0, 0));
-    assert_eq!(brief(&moves(&[archived], &[base.clone()])), (Lowering, 1_000, 0));
+    assert_eq!(brief(&becomes(&base, &archived)), (Widening, 1_000, 0));
+    assert_eq!(brief(&moves(std::slice::from_ref(&base), &[])), (Widening, 1_000, 0));
+    assert_eq!(brief(&moves(std::slice::from_ref(&archived), &[])), (Still, 0, 0));
+    assert_eq!(brief(&becomes(&archived, &with(&archived, |c| c.on = false))), (Still, 0, 0));
+    assert_eq!(brief(&becomes(&archived, &base)), (Lowering, 1_000, 0));
     let off = with(&base, |config| config.on = false);
-    assert_eq!(brief(&moves(&[], &[off.clone()])), (Lowering, 1_000, 0));
+    assert_eq!(brief(&moves(&[], std::slice::from_ref(&off))), (Lowering, 1_000, 0));
     let shown = Flag { client_side: true, ..with(&base, |config| config.fallthrough = only("ai")) };
     let hidden = Flag { client_side: false, ..shown.clone() };
-    let movement = moves(&[hidden.clone()], &[shown.clone()]);
+    let movement = becomes(&hidden, &shown);
     assert_eq!(brief(&movement), (Widening, 1_000, 1_000));
     assert!(movement.reasons[0].starts_with("in browsers, "), "{movement:?}");
-    assert_eq!(brief(&moves(&[shown], &[hidden])), (Widening, 1_000, 0));
+    assert_eq!(brief(&becomes(&shown, &hidden)), (Widening, 1_000, 0));
 }
 
 #[test]
@@ -232,7 +253,7 @@ fn editing_a_variation_moves_who_gets_it() {
         if let (Some(by), Some(known)) = (provenance, &mut found.provenance) {
             known.by = by;
         }
-        brief(&moves(&[base.clone()], &[edited]))
+        brief(&becomes(&base, &edited))
     };
     assert_eq!(edited("ai", None), (Widening, 50, 50));
     assert_eq!(edited("human", None), (Lowering, 950, 0));
@@ -240,11 +261,11 @@ fn editing_a_variation_moves_who_gets_it() {
     assert_eq!(edited("plain", None), (Still, 0, 0));
     assert_eq!(edited("off", None), (Still, 0, 0));
     let named = Flag { name: "Name".to_owned(), description: "Text".to_owned(), ..base.clone() };
-    assert_eq!(brief(&moves(&[base.clone()], &[named])), (Still, 0, 0));
+    assert_eq!(brief(&becomes(&base, &named)), (Still, 0, 0));
     // Saying that a person wrote what was by AI moves nobody, and is said.
     let mut relabelled = base.clone();
     relabelled.variations[2].provenance = relabelled.variations[1].provenance.clone();
-    let movement = moves(&[base], &[relabelled]);
+    let movement = becomes(&base, &relabelled);
     assert_eq!(brief(&movement), (Still, 0, 0));
     assert_eq!(movement.reasons, ["\"f\": said to be by a person from now on: \"ai\""]);
 }
@@ -254,7 +275,7 @@ fn nothing_can_be_said_of_flags_that_require_each_other() {
     let one = with(&flag("one"), |config| config.prerequisites = vec![needs("two", "human")]);
     let two = with(&flag("two"), |config| config.prerequisites = vec![needs("one", "human")]);
     let edited = with(&one, |config| config.fallthrough = rollout("s", &[("ai", 50_000), ("human", 50_000)]));
-    assert_eq!(brief(&moves(&[one.clone(), two.clone()], &[edited, two.clone()])), (Widening, 1_000, 500));
+    assert_eq!(moves(&[one.clone(), two.clone()], &[edited, two.clone()]).direction, Widening);
     // What serves nobody the wanted variation keeps the other off, and so itself.
     let edited = with(&one, |config| config.fallthrough = only("ai"));
     assert_eq!(moves(&[one, two.clone()], &[edited, two]).direction, Lowering);
@@ -273,6 +294,6 @@ fn words_name_flag_share_and_variations() {
     let wider = with(&base, |config| {
         config.fallthrough = reweighed(&config.fallthrough, &[("ai", 1_250), ("human", 98_750)]);
     });
-    let movement = moves(&[base], &[wider]);
+    let movement = becomes(&base, &wider);
     assert_eq!(movement.reasons, ["\"f\": up to 0.25 % are served something else (\"human\" → \"ai\")"]);
 }

@@ -154,3 +154,8 @@ fn moves(before: &[Flag], after: &[Flag]) -> Movement {
     let touched: Vec<&str> = all.filter(|key| old(key) != new(key)).collect();
     direction(&project(before, &[]), &project(after, &[]), HERE, &keys(&touched), &BTreeSet::new())
 }
+
+/// Where people move when the one flag there is becomes another.
+fn becomes(before: &Flag, after: &Flag) -> Movement {
+    moves(std::slice::from_ref(before), std::slice::from_ref(after))
+}

@@ -261,10 +261,7 @@ fn see(before: &Ruleset, after: &Ruleset, flag: &str, off: Option<&str>, people:
     let mut seen = Seen::default();
     for person in people {
         let (old, new) = (evaluate(before, flag, person), evaluate(after, flag, person));
-        let served = |evaluation: &guidon_sdk::eval::Evaluation<'_>| {
-            evaluation.variation_key().map(|key| (key.to_owned(), evaluation.value().cloned()))
-        };
-        if served(&old) == served(&new) {
+        if old.variation_key() == new.variation_key() && old.value() == new.value() {
             continue;
         }
         if person.targeting_key().is_some() {
@@ -373,18 +370,18 @@ fn check_all(seeds: std::ops::Range<u64>) {
 
 #[test]
 fn nobody_is_moved_where_the_direction_says_nobody_is() {
-    check_all(0..1_500);
+    check_all(0..1_000);
 }
 
 #[test]
 fn nor_in_as_many_cases_more() {
-    check_all(1_000_000..1_001_500);
+    check_all(1_000_000..1_001_000);
 }
 
 /// With 500 people, for more cases; on demand more still.
 #[test]
 fn nor_in_many_cases_of_fewer_people() {
-    let cases = std::env::var("GUIDON_DIRECTION_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(3_000);
+    let cases = std::env::var("GUIDON_DIRECTION_CASES").ok().and_then(|cases| cases.parse().ok()).unwrap_or(2_000);
     let (people, mut answers) = (people(), Answers::new());
     for seed in 2_000_000..2_000_000 + cases {
         check(seed, &people[..500], &mut answers);
