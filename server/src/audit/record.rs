@@ -134,9 +134,7 @@ fn grounds_of(entry: &Entry, people: &dyn People) -> Grounds {
 /// Ids of those who wrote or approved the request that an entry carries out: they are found by the filter for a person too. To be extended with [`grounds_of`].
 fn approvers_of(entry: &Entry) -> impl Iterator<Item = &str> {
     let grounds = entry.grounds.iter();
-    grounds.flat_map(|grounds| {
-        grounds.approvals.iter().map(|approval| &*approval.by).chain(grounds.author.as_deref())
-    })
+    grounds.flat_map(|grounds| grounds.approvals.iter().map(|approval| &*approval.by).chain(grounds.author.as_deref()))
 }
 
 /// Says which tier an environment belongs to.
@@ -186,7 +184,11 @@ impl About {
     /// What a change was about.
     #[must_use]
     pub fn entry(entry: &Entry, tiers: &dyn Tiers) -> Self {
-        let mut about = Self { at: entry.at, project: Some(entry.project.clone()).filter(|key| !key.is_empty()), ..Self::default() };
+        let mut about = Self {
+            at: entry.at,
+            project: Some(entry.project.clone()).filter(|key| !key.is_empty()),
+            ..Self::default()
+        };
         about.people.insert(entry.actor_id.clone());
         about.people.extend(approvers_of(entry).map(str::to_owned));
         about.environments.extend(entry.environment.clone());

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{Instruction, RequestEdit, request};
 use crate::environments::{Environment, Tier};
-use crate::journal::{ObjectHash, ObjectId};
 use crate::identity::{self, Directory};
+use crate::journal::{ObjectHash, ObjectId};
 use crate::state::{
     Finding, FlagState, KeySetSource, Project, Review, SegmentState, World, hash_in_directory, hash_object,
 };

@@ -14,7 +14,8 @@ use crate::journal::{Grounds, ObjectId};
 use crate::policy::{
     Action, Decision, Direction, Facts, Group, Mode, PolicySet, PrincipalKind, Request, Resource, RiskLevel, Subject,
 };
-use crate::state::{Project, World};
+use crate::state::{FlagState, Project, World};
+use guidon_sdk::model::ProvenanceKind;
 
 /// How long a proof of a second factor counts: ten minutes, in milliseconds.
 pub const FACTOR_LIFE_MS: u64 = 10 * 60 * 1_000;
@@ -84,7 +85,12 @@ pub struct Refused {
 
 impl Refused {
     fn of(place: &Place, policies: Vec<String>) -> Self {
-        Self { action: place.action, environment: place.resource.environment.clone(), flag: place.flag.clone(), policies }
+        Self {
+            action: place.action,
+            environment: place.resource.environment.clone(),
+            flag: place.flag.clone(),
+            policies,
+        }
     }
 }
 
@@ -99,9 +105,17 @@ pub(crate) fn subject(world: &World, author: &Author, resource: &Resource) -> Su
 }
 
 /// What is known of an author and a place, whatever is asked for there.
-pub(crate) fn facts(world: &World, author: &Author, action: Action, resource: &Resource, flag: Option<&str>, now: u64) -> Facts {
+pub(crate) fn facts(
+    world: &World,
+    author: &Author,
+    action: Action,
+    resource: &Resource,
+    flag: Option<&str>,
+    now: u64,
+) -> Facts {
     let scope = author.scope.as_ref();
-    let place = world.projects.get(&resource.project).and_then(|project| project.environments.get(&resource.environment));
+    let place =
+        world.projects.get(&resource.project).and_then(|project| project.environments.get(&resource.environment));
     Facts {
         factor_fresh: author.factor_at.is_some_and(|at| at <= now && now - at < FACTOR_LIFE_MS),
         in_scope: scope.is_none_or(|scope| scope.covers(action, &resource.project, &resource.environment, flag)),
@@ -125,11 +139,24 @@ pub(crate) fn may_be_looked_at(
 ) -> Result<(), Refused> {
     for place in places(world, project, environment, instructions) {
         let base = facts(world, author, place.action, &place.resource, place.flag.as_deref(), now);
-        let attempts = [(Mode::Direct, Direction::Widening), (Mode::Direct, Direction::Lowering), (Mode::Proposed, Direction::Widening)];
+        let attempts = [
+            (Mode::Direct, Direction::Widening),
+            (Mode::Direct, Direction::Lowering),
+            (Mode::Proposed, Direction::Widening),
+        ];
         let mut refusal = None;
         let allowed = attempts.into_iter().any(|(mode, direction)| {
             // What only the resolved change can tell is assumed in its favour.
-            let facts = Facts { mode, direction, factor_fresh: true, own: place.action != Action::ApproveRequest, frozen: false, approvals: 5, approved_plan: author.kind == PrincipalKind::System, ..base.clone() };
+            let facts = Facts {
+                mode,
+                direction,
+                factor_fresh: true,
+                own: place.action != Action::ApproveRequest,
+                frozen: false,
+                approvals: 5,
+                approved_plan: author.kind == PrincipalKind::System,
+                ..base.clone()
+            };
             let decision = decide(world, author, &place, facts, policies);
             refusal.get_or_insert(decision.policies);
             decision.allowed
@@ -166,7 +193,8 @@ impl Judging<'_> {
                 continue;
             }
             let as_request = Facts { mode: Mode::Proposed, ..facts };
-            let proposal = matches!(place.action.group(), Group::Edit | Group::Delete).then(|| self.ask(place, as_request));
+            let proposal =
+                matches!(place.action.group(), Group::Edit | Group::Delete).then(|| self.ask(place, as_request));
             match proposal {
                 Some(decision) if decision.allowed => proposed = true,
                 _ => return Verdict::Refused(Refused::of(place, direct.policies)),
@@ -201,8 +229,7 @@ impl Judging<'_> {
         };
         let Some(project) = self.before.projects.get(self.project) else { return Verdict::Apply(grounds) };
         for key in environments {
-            let place =
-                Place { action: Action::ApplyRequest, resource: environment(project, key), flag: None };
+            let place = Place { action: Action::ApplyRequest, resource: environment(project, key), flag: None };
             let movement = self.movement(key);
             let facts = Facts {
                 direction: movement.direction,
@@ -360,7 +387,16 @@ impl Judging<'_> {
                 _ => {}
             }
         }
-        direction_within(before, after, environment, &flags, &segments, self.reach)
+        let mut movement = direction_within(before, after, environment, &flags, &segments, self.reach);
+        let relabelled = flags.iter().find(|key| is_relabelled(before, after, environment, key));
+        if let Some(flag) = relabelled {
+            // What counts as safe is read off these labels: who changes them may be on the way to calling a rollout a rollback.
+            movement.direction = Direction::Widening;
+            movement
+                .reasons
+                .push(format!("{flag}: what counts as safe changes: its off variation, or who wrote a variation"));
+        }
+        movement
     }
 
     /// How much the change may hurt, wherever it touches something.
@@ -393,6 +429,18 @@ impl Judging<'_> {
             needed: 0,
         }
     }
+}
+
+/// Whether another variation is served while the flag is off, or one counts as a person's that did not.
+fn is_relabelled(before: &Project, after: &Project, environment: &str, flag: &str) -> bool {
+    let (Some(before), Some(after)) = (before.flags.get(flag), after.flags.get(flag)) else { return false };
+    let off = |flag: &FlagState| flag.stored.environments.get(environment).map(|config| config.off_variation.clone());
+    let freed = before.stored.variations.iter().any(|old| {
+        let new = after.stored.variation(&old.key);
+        let (human, ai) = (ProvenanceKind::Human, ProvenanceKind::Ai);
+        new.is_some_and(|new| (new.is_by(human) && !old.is_by(human)) || (old.is_by(ai) && !new.is_by(ai)))
+    });
+    off(before) != off(after) || freed
 }
 
 impl Judgement {

@@ -312,9 +312,21 @@ impl From<ReadError> for ChangeError {
 
 impl From<Vec<Problem>> for ChangeError {
     fn from(problems: Vec<Problem>) -> Self {
-        let absent =
-            ["unknownProject", "unknownEnvironment", "unknownFlag", "unknownSegment", "unknownRule", "unknownSdkKey",
-             "unknownPrincipal", "unknownRoleBinding", "unknownToken", "unknownIssuer", "unknownPolicy", "unknownFreeze", "unknownRequest"];
+        let absent = [
+            "unknownProject",
+            "unknownEnvironment",
+            "unknownFlag",
+            "unknownSegment",
+            "unknownRule",
+            "unknownSdkKey",
+            "unknownPrincipal",
+            "unknownRoleBinding",
+            "unknownToken",
+            "unknownIssuer",
+            "unknownPolicy",
+            "unknownFreeze",
+            "unknownRequest",
+        ];
         if problems.iter().all(|problem| absent.contains(&&*problem.code)) {
             Self::NotFound { problems }
         } else {

@@ -2,8 +2,8 @@
 
 use guidon_sdk::model::{Rollout, SLOTS, Serve};
 
-use super::{Instruction, RequestEdit};
 use super::instruction::SegmentList;
+use super::{Instruction, RequestEdit};
 use crate::identity::DirectoryEdit;
 
 /// What an instruction does, as a sentence without a full stop, as in `turned summary-engine on in production`.

@@ -52,13 +52,12 @@ impl ChangeService {
             policies: decision.policies,
         };
         let stepped = |facts| Facts { factor_fresh: true, ..known(facts) };
-        let error = if author.kind == PrincipalKind::Human
-            && self.decide(author, action, resource, flag, &stepped)?.allowed
-        {
-            ChangeError::FactorNeeded(refused)
-        } else {
-            ChangeError::Refused(refused)
-        };
+        let error =
+            if author.kind == PrincipalKind::Human && self.decide(author, action, resource, flag, &stepped)?.allowed {
+                ChangeError::FactorNeeded(refused)
+            } else {
+                ChangeError::Refused(refused)
+            };
         let about = ChangeDraft { project: resource.project.clone(), ..ChangeDraft::default() };
         self.note_refusal(author, &about, &error);
         Err(Box::new(error))
@@ -123,12 +122,15 @@ impl ChangeService {
         let mut flags: Vec<&str> = change.instructions.iter().filter_map(Instruction::flag).collect();
         flags.sort_unstable();
         flags.dedup();
-        flags.retain(|key| project.flags.get(*key).is_some_and(|flag| {
-            flag.stored.environments.get(&environment.key).is_some_and(|config| !config.rules.is_empty())
-        }));
-        let since = flags.into_iter().take(MAX_MEASURED_FLAGS).filter_map(|key| {
-            project.flags.get(key).map(|flag| (key.to_owned(), flag.revision))
+        flags.retain(|key| {
+            project.flags.get(*key).is_some_and(|flag| {
+                flag.stored.environments.get(&environment.key).is_some_and(|config| !config.rules.is_empty())
+            })
         });
+        let since = flags
+            .into_iter()
+            .take(MAX_MEASURED_FLAGS)
+            .filter_map(|key| project.flags.get(key).map(|flag| (key.to_owned(), flag.revision)));
         self.reaches.measure(&change.project, &environment.key, since.collect()).await
     }
 
@@ -146,7 +148,9 @@ impl ChangeService {
         let (prepared, verdict) = self.judged(head, author, change, at, &past, &reach)?;
         match verdict {
             Verdict::Propose(judgement) => Ok(propose(head, &prepared, judgement)),
-            Verdict::Apply(_) => Err(ChangeError::Unavailable { reason: "a proposal was not judged as one".to_owned() }),
+            Verdict::Apply(_) => {
+                Err(ChangeError::Unavailable { reason: "a proposal was not judged as one".to_owned() })
+            }
             Verdict::FactorNeeded(refused) => Err(ChangeError::FactorNeeded(refused)),
             Verdict::Refused(refused) => Err(ChangeError::Refused(refused)),
         }

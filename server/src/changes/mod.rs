@@ -31,9 +31,9 @@ pub use change::{
 };
 pub use describe::describe;
 pub use instruction::Instruction;
-pub use request::{ChangeRequest, RequestEdit};
-pub use reaches::{LoggedReaches, NoReaches, Reaches};
 pub use mint::{Mint, RandomMint};
+pub use reaches::{LoggedReaches, NoReaches, Reaches};
+pub use request::{ChangeRequest, RequestEdit};
 pub use requests::RequestRevision;
 pub use revert::RevertDraft;
 pub use service::{ChangeService, DEFAULT_PROJECT, Parts};

@@ -35,12 +35,7 @@ pub(crate) fn environment(project: &Project, key: &str) -> Resource {
 ///
 /// A flag-wide instruction has to be allowed in every environment where the flag is on, has served or is required by a flag
 /// that is on; where there is none, in the project's environment that is farthest from real users.
-pub(crate) fn places(
-    world: &World,
-    project: &str,
-    named: Option<&str>,
-    instructions: &[Instruction],
-) -> Vec<Place> {
+pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instructions: &[Instruction]) -> Vec<Place> {
     let mut places = Vec::new();
     let state = world.projects.get(project).map(|project| &**project);
     for instruction in instructions {
@@ -130,7 +125,8 @@ fn of_request(project: &Project, edit: &RequestEdit) -> Vec<Resource> {
         }
         other => {
             let id = other.request().unwrap_or_default();
-            let mut environments = project.requests.get(id).map(|it| it.content.environments.clone()).unwrap_or_default();
+            let mut environments =
+                project.requests.get(id).map(|it| it.content.environments.clone()).unwrap_or_default();
             if let RequestEdit::EditRequest { content, .. } = other {
                 environments.extend(content.environments.iter().cloned());
             }
@@ -167,11 +163,8 @@ fn of_binding(project: Option<&str>, tiers: &[Tier]) -> Vec<Resource> {
     if tiers.is_empty() {
         return vec![Resource { project, environment: String::new(), tier: None }];
     }
-    let in_tier = |tier: &Tier| Resource {
-        project: project.clone(),
-        environment: tier.as_str().to_owned(),
-        tier: Some(*tier),
-    };
+    let in_tier =
+        |tier: &Tier| Resource { project: project.clone(), environment: tier.as_str().to_owned(), tier: Some(*tier) };
     tiers.iter().map(in_tier).collect()
 }
 

@@ -7,9 +7,9 @@ use super::keysets::{Either, NewKeySet, NewKeySets};
 use super::mint::Mint;
 use super::resolve::{Past, Resolving, resolve};
 use super::{Author, ChangeDraft, Instruction, MintedCredential, Problem, limits};
-use crate::journal::{ENTRY_FORMAT, Entry, ObjectId};
 use crate::identity::DirectoryEdit;
 use crate::identity::directory::{self, Filling};
+use crate::journal::{ENTRY_FORMAT, Entry, ObjectId};
 use crate::state::World;
 
 /// A change that can be made.

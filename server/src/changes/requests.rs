@@ -4,7 +4,9 @@ use rand::RngExt;
 
 use super::gate::Proposed;
 use super::mint::hex;
-use super::request::{Body, ChangeRequest, DEFAULT_LIFE_MS, MAX_LIFE_MS, MAX_OPEN, MAX_TEXT_BYTES, RequestState, Schedule};
+use super::request::{
+    Body, ChangeRequest, DEFAULT_LIFE_MS, MAX_LIFE_MS, MAX_OPEN, MAX_TEXT_BYTES, RequestState, Schedule,
+};
 use super::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, ChangeService, IdempotencyKey, Instruction, Problem, Proposal,
     RequestEdit,
@@ -36,7 +38,8 @@ impl ChangeService {
         let expires_at = self.check_proposal(&change, &proposal)?;
         let Proposed { judgement, base_revision, summary } = proposed;
         let by_itself = judgement.applies_by_itself() && !proposal.draft && proposal.schedule.is_none();
-        let hash = self.keep(&change.project, change.environment.as_deref(), base_revision, change.instructions).await?;
+        let hash =
+            self.keep(&change.project, change.environment.as_deref(), base_revision, change.instructions).await?;
         let id = format!("cr-{}", hex(&rand::rng().random::<[u8; 8]>()));
         let edit = RequestEdit::OpenRequest {
             id: id.clone(),
@@ -85,9 +88,10 @@ impl ChangeService {
             problems.extend(check_schedule(schedule, now, "/request/schedule"));
         }
         let world = self.world();
-        let open = world.projects.get(&change.project).map_or(0, |project| {
-            project.requests.values().filter(|request| request.state.is_open()).count()
-        });
+        let open = world
+            .projects
+            .get(&change.project)
+            .map_or(0, |project| project.requests.values().filter(|request| request.state.is_open()).count());
         if open >= MAX_OPEN {
             let message = format!("the project has {MAX_OPEN} open change requests: apply, reject or withdraw some");
             problems.push(Problem::new("", "tooMany", message));

@@ -445,7 +445,8 @@ impl ChangeService {
         }
         entries.retain(|entry| {
             // What was said of a change request is no change of what it asks for.
-            let touches = |object: &ObjectId| !matches!(object, ObjectId::Request(_)) && prepared.named.contains(object);
+            let touches =
+                |object: &ObjectId| !matches!(object, ObjectId::Request(_)) && prepared.named.contains(object);
             entry.revision > expected
                 && entry.project == change.project
                 && entry.objects.iter().any(|changed| touches(&changed.object))

@@ -120,7 +120,10 @@ impl Instruction {
     pub fn needs_environment(&self) -> bool {
         let of_environment = matches!(
             self,
-            Self::CreateSdkKey { .. } | Self::RotateSdkKey { .. } | Self::DeclareFreeze { .. } | Self::LiftFreeze { .. }
+            Self::CreateSdkKey { .. }
+                | Self::RotateSdkKey { .. }
+                | Self::DeclareFreeze { .. }
+                | Self::LiftFreeze { .. }
         );
         of_environment || self.flag_in_environment().is_some() || self.segment().is_some()
     }

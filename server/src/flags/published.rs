@@ -1,7 +1,7 @@
 //! Flags as people and SDKs see them: with the targeting keys that the stored form keeps outside the journal.
 
-use std::collections::HashMap;
 use std::collections::BTreeSet;
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use guidon_sdk::model::{Clause, Flag, FlagEnvironment, KeySetRef, Target};

@@ -15,9 +15,9 @@ use super::middleware::ClientAddress;
 use super::problem::{Code, Problem};
 use crate::audit::{Event, EventKind};
 use crate::changes::Author;
+use crate::identity::OPERATOR;
 use crate::identity::credential::SecretHash;
 use crate::identity::sessions::{Door, Place, SessionInfo};
-use crate::identity::OPERATOR;
 use crate::policy::PrincipalKind;
 
 /// Name of the cookie that holds a browser's session. Browsers take a name with this prefix only from HTTPS, for the whole host.
@@ -106,9 +106,8 @@ enum Recognised {
 
 fn recognise(api: &Api, from: &Visit, token: &str, door: Door) -> Recognised {
     let (hash, world, now) = (SecretHash::of(token), api.world(), api.clock.now_ms());
-    let found = |author: Author, session: Option<SessionInfo>| {
-        Recognised::Caller(Box::new(Caller { author, session, hash }))
-    };
+    let found =
+        |author: Author, session: Option<SessionInfo>| Recognised::Caller(Box::new(Caller { author, session, hash }));
     if door == Door::Cli && api.identity.is_operator(&hash) {
         return found(Author::of(OPERATOR, &from.origin_id, PrincipalKind::Operator), None);
     }
@@ -238,7 +237,8 @@ mod tests {
         assert_eq!(session_cookie(&headers(None)).as_deref(), Some("gdn_session_x"));
         assert!(check_same_origin(&Method::GET, &headers(None)).is_ok());
         assert!(check_same_origin(&Method::POST, &headers(Some("https://flags.example.com"))).is_ok());
-        for origin in [None, Some("https://evil.example"), Some("null"), Some("https://flags.example.com.evil.example")] {
+        for origin in [None, Some("https://evil.example"), Some("null"), Some("https://flags.example.com.evil.example")]
+        {
             assert!(check_same_origin(&Method::POST, &headers(origin)).is_err(), "{origin:?}");
         }
     }

@@ -229,15 +229,12 @@ impl Api {
     /// # Errors
     ///
     /// A 403 that names the policies that refuse it; it is noted in the audit trail.
-    pub fn allow(
-        &self,
-        author: &Author,
-        action: Action,
-        resource: &Resource,
-        anonymised: bool,
-    ) -> Result<(), Problem> {
+    pub fn allow(&self, author: &Author, action: Action, resource: &Resource, anonymised: bool) -> Result<(), Problem> {
         let known = |facts: Facts| Facts { anonymised, ..facts };
-        self.changes.authorize(author, action, resource, None, &known).map(|_| ()).map_err(|error| Problem::from(*error))
+        self.changes
+            .authorize(author, action, resource, None, &known)
+            .map(|_| ())
+            .map_err(|error| Problem::from(*error))
     }
 
     /// The environments of a project in which `author` may do `action`, without a note of the others in the audit trail.

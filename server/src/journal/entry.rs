@@ -141,10 +141,7 @@ impl ObjectId {
     /// Whether it belongs to the installation and not to a project.
     #[must_use]
     pub fn is_of_directory(&self) -> bool {
-        matches!(
-            self,
-            Self::Principal(_) | Self::RoleBinding(_) | Self::Token(_) | Self::Issuer(_) | Self::Policy(_)
-        )
+        matches!(self, Self::Principal(_) | Self::RoleBinding(_) | Self::Token(_) | Self::Issuer(_) | Self::Policy(_))
     }
 }
 

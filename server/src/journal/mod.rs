@@ -15,7 +15,9 @@ mod fault_tests;
 use futures_util::future::BoxFuture;
 use tokio::sync::watch;
 
-pub use entry::{ChainHash, ENTRY_FORMAT, Entry, Grounds, Idempotency, MAX_ENTRY_BYTES, ObjectHash, ObjectId, StoredEntry};
+pub use entry::{
+    ChainHash, ENTRY_FORMAT, Entry, Grounds, Idempotency, MAX_ENTRY_BYTES, ObjectHash, ObjectId, StoredEntry,
+};
 pub use file::{BadEntry, FileJournal, OpenError, Options, RawEntry, history};
 pub use memory::MemoryJournal;
 pub use transfer::{EXPORT_FORMAT, Target as ImportTarget, TransferError, Transferred, export, import};

@@ -22,8 +22,9 @@ pub(crate) fn channel_key(audience: Audience) -> ChannelKey {
 
 /// One project with the environments `production` and `testing`, and an SDK key for each audience of `production`.
 pub(crate) fn world() -> World {
-    let environment =
-        |key: &str, tier| (key.to_owned(), Arc::new(Environment { key: key.to_owned(), name: String::new(), tier }));
+    let environment = |key: &str, tier| {
+        (key.to_owned(), Arc::new(Environment { key: key.to_owned(), name: String::new(), tier, freezes: Vec::new() }))
+    };
     let mut world = World { revision: 1, ..World::empty() };
     world.projects.insert(
         PROJECT.to_owned(),
@@ -37,6 +38,8 @@ pub(crate) fn world() -> World {
             flags: OrdMap::new(),
             segments: OrdMap::new(),
             sdk_keys: OrdMap::new(),
+            requests: OrdMap::new(),
+            reviews: OrdMap::new(),
         }),
     );
     for (audience, credential) in [(Audience::Server, CREDENTIAL), (Audience::Client, "gdn_client_secret")] {
@@ -50,7 +53,9 @@ pub(crate) fn world() -> World {
             audience,
             hash,
             created_at: 0,
+            expires_at: None,
             revoked_at: None,
+            replaced_by: None,
         };
         project(&mut world).sdk_keys.insert(id, Arc::new(key));
     }
@@ -94,6 +99,7 @@ pub(crate) fn set_flag(project: &mut Project, flag: Flag) {
         created_at: 0,
         updated_at: 0,
         revision: 0,
+        served: Default::default(),
     };
     project.flags.insert(published.key.clone(), Arc::new(state));
 }
@@ -126,6 +132,7 @@ pub(crate) fn entry(revision: u64, object: ObjectId) -> StoredEntry {
         commit: None,
         instructions: Vec::new(),
         objects: vec![ObjectHash { object, hash: None }],
+        grounds: None,
         idempotency: None,
     };
     StoredEntry { entry: Arc::new(entry), bytes: Default::default(), hash: ChainHash::GENESIS }

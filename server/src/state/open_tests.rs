@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::audit::MemoryAudit;
 use crate::changes::keysets::MemoryKeySets;
+use crate::changes::request::MemoryRequests;
 use crate::changes::tests::{START_MS, author, draft, engine_flag};
-use crate::changes::{ChangeService, Parts, RandomMint};
+use crate::changes::{ChangeService, NoReaches, Parts, RandomMint};
 use crate::clock::ManualClock;
 use crate::log::RealFiles;
 
@@ -50,6 +52,9 @@ impl Site {
         let service = ChangeService::start(Parts {
             journal: journal.clone(),
             key_sets: Arc::new(self.key_sets.clone()),
+            requests: Arc::new(MemoryRequests::default()),
+            audit: Arc::new(MemoryAudit::new()),
+            reaches: Arc::new(NoReaches),
             clock: self.clock.clone(),
             mint: Box::new(RandomMint),
             world: opened.world,
@@ -281,6 +286,9 @@ async fn large_history(site: &Site, flags: u64, entries: u64) -> World {
     let service = ChangeService::start(Parts {
         journal: Arc::new(memory.clone()),
         key_sets: Arc::new(site.key_sets.clone()),
+        requests: Arc::new(MemoryRequests::default()),
+        audit: Arc::new(MemoryAudit::new()),
+        reaches: Arc::new(NoReaches),
         clock: site.clock.clone(),
         mint: Box::new(RandomMint),
         world: World::empty(),
@@ -344,8 +352,8 @@ async fn a_journal_of_version_1_opens() {
     assert_eq!(head.hash.to_string(), "d790bb18a1de95c78d90c481b0a67f94f63d4f6576de21e4a2bfdc33f00d939e");
     let project = opened.world.project("default").expect("there");
     assert_eq!(project.flags.keys().map(String::as_str).collect::<Vec<_>>(), ["engine"]);
-    assert_eq!(project.segment("production", "beta").expect("there").stored.included.len(), 3);
+    assert_eq!(project.segment("development", "beta").expect("there").stored.included.len(), 3);
     assert!(project.environments.contains_key("preview"));
-    let config = &project.flags["engine"].stored.environments["production"];
+    let config = &project.flags["engine"].stored.environments["development"];
     assert!(config.on && config.rules.len() == 1 && config.targets.len() == 1);
 }

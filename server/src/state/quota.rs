@@ -43,7 +43,8 @@ impl Quotas {
     /// Forgets what counts no more at `now` (milliseconds since 1970).
     pub fn prune(&mut self, now: u64) {
         let over = |times: &Arc<[u64]>| times.iter().all(|time| !is_recent(*time, now));
-        let ended: Vec<String> = self.times.iter().filter(|(_, times)| over(times)).map(|(key, _)| key.clone()).collect();
+        let ended: Vec<String> =
+            self.times.iter().filter(|(_, times)| over(times)).map(|(key, _)| key.clone()).collect();
         for key in ended {
             self.times.remove(&key);
         }

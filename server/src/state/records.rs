@@ -244,13 +244,7 @@ fn load_object(
     Ok(())
 }
 
-fn load_of_directory(
-    directory: &mut Directory,
-    kind: &str,
-    id: &str,
-    name: &str,
-    value: &[u8],
-) -> Result<(), String> {
+fn load_of_directory(directory: &mut Directory, kind: &str, id: &str, name: &str, value: &[u8]) -> Result<(), String> {
     let id = id.to_owned();
     match kind {
         "principal" => drop(directory.principals.insert(id, Arc::new(read(name, value)?))),

@@ -51,7 +51,7 @@ async fn editors_of_different_rules_never_lose_work() {
     }
     let world = server.service.world();
     assert_eq!(world.revision, 2 + 8 * 11);
-    let rules = &world.flag("default", "engine").unwrap().stored.environments["production"].rules;
+    let rules = &world.flag("default", "engine").unwrap().stored.environments["development"].rules;
     assert_eq!(rules.len(), 8);
     assert!(rules.iter().all(|rule| rule.clauses[0].values == [json!(10)]));
 }
@@ -179,7 +179,7 @@ async fn an_entry_that_folds_differently_stops_the_service_and_says_why() {
     let FollowerHealth::Stopped { revision: 2, reason } = server.service.follower().health() else {
         panic!("not stopped")
     };
-    assert!(reason.contains("environment/production/flag/engine"), "{reason}");
+    assert!(reason.contains("environment/development/flag/engine"), "{reason}");
     let refused = server.submit(json!([engine_flag("other")])).await;
     assert!(matches!(refused, Err(ChangeError::Unavailable { .. })), "{refused:?}");
     assert_eq!(server.service.world().revision, 2, "reads go on");
@@ -219,7 +219,7 @@ async fn reverting_brings_salts_allocations_and_keys_back_exactly() {
     server.submit(json!([{"kind": "deleteSegment", "segment": "beta"}, engine_flag("late"), {"kind": "turnFlagOn", "flag": "late"}])).await.unwrap();
     let revert = RevertDraft {
         project: "default".to_owned(),
-        environment: "production".to_owned(),
+        environment: "development".to_owned(),
         to_revision: good,
         ..RevertDraft::default()
     };
@@ -228,11 +228,11 @@ async fn reverting_brings_salts_allocations_and_keys_back_exactly() {
     let after = server.service.world();
     let config = |world: &World, flag: &str| {
         let flag = world.flag("default", flag).unwrap();
-        (flag.stored.environments["production"].clone(), flag.published.environments["production"].clone())
+        (flag.stored.environments["development"].clone(), flag.published.environments["development"].clone())
     };
     assert_eq!(config(&after, "engine"), config(&before, "engine"));
     assert!(!config(&after, "late").0.on, "what was not there then is off");
-    let beta = |world: &World| world.segment("default", "production", "beta").unwrap().published();
+    let beta = |world: &World| world.segment("default", "development", "beta").unwrap().published();
     assert_eq!(beta(&after), beta(&before));
     let again = server.service.revert(&author(), revert.clone()).await.unwrap();
     assert_eq!((again.revision, again.changed.len()), (outcome.revision, 0));

@@ -171,7 +171,7 @@ async fn each_does_what_it_says() {
         let state = match (instruction["flag"].as_str(), instruction["segment"].as_str()) {
             (Some(key), _) => project.flags.get(key).map(|flag| serde_json::to_value(&flag.published).unwrap()),
             (_, key) => project
-                .segment("production", key.unwrap())
+                .segment("development", key.unwrap())
                 .map(|known| serde_json::to_value(known.published()).unwrap()),
         };
         let found = state.unwrap_or_default().pointer(&pointer).cloned().unwrap_or_default();
@@ -197,7 +197,7 @@ async fn each_refuses_what_cannot_be_and_says_where() {
         ),
         (json!({"kind": "updateEnvironment", "key": "nowhere", "name": "n"}), vec![("/key", "unknownEnvironment")]),
         (
-            json!({"kind": "deleteEnvironment", "key": "production"}),
+            json!({"kind": "deleteEnvironment", "key": "development"}),
             vec![("/key", "environmentInUse"), ("/key", "environmentInUse")],
         ),
         (json!({"kind": "createSdkKey", "id": "sdk-1", "audience": "client"}), vec![("/id", "sdkKeyExists")]),
@@ -208,7 +208,7 @@ async fn each_refuses_what_cannot_be_and_says_where() {
             json!({"kind": "createFlag", "flag": {"key": "Bad", "kind": "boolean", "schema": {"const": true},
             "variations": [{"key": "on", "value": 1}, {"key": "on", "value": false}],
             "environments": {"mars": {"offVariation": "on", "fallthrough": {"variation": "on"}},
-                "production": {"offVariation": "no", "fallthrough": {"rollout": {"weights": {"on": 5}}}}}}}),
+                "development": {"offVariation": "no", "fallthrough": {"rollout": {"weights": {"on": 5}}}}}}}),
             vec![
                 ("/flag/key", "badKey"),
                 ("/flag/variations/0/value", "wrongKind"),
@@ -368,7 +368,7 @@ async fn environments_and_sdk_keys_come_and_go() {
     let credential = &made.credentials[0];
     let hash = blake3::hash(credential.secret.as_bytes()).to_hex().to_string();
     let world = server.service.world();
-    assert_eq!(world.sdk_key(&hash).map(|(_, key)| key.environment.as_str()), Some("production"));
+    assert_eq!(world.sdk_key(&hash).map(|(_, key)| key.environment.as_str()), Some("development"));
     let bytes = server.journal.read(made.revision - 1, 1).await.unwrap()[0].bytes.clone();
     assert!(!String::from_utf8_lossy(&bytes).contains(&credential.secret));
     let twice = server.submit(json!([{"kind": "createSdkKey", "audience": "client", "hash": hash}])).await;
@@ -455,7 +455,7 @@ async fn many_small_additions_to_a_large_list_are_merged() {
     }
     server.submit(json!([{"kind": "removeSegmentKeys", "segment": "s", "keys": ["user-7", "late-0"]}])).await.unwrap();
     let world = server.service.world();
-    let segment = world.segment("default", "production", "s").unwrap();
+    let segment = world.segment("default", "development", "s").unwrap();
     assert!(segment.stored.included.len() <= limits::MAX_PARTS_PER_LIST);
     assert_eq!(segment.included.len(), 5_000 + 2 * limits::MAX_PARTS_PER_LIST - 2);
     assert!(!segment.included.contains("user-7") && segment.included.contains("late-199"));

@@ -9,9 +9,12 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 
 use super::keysets::MemoryKeySets;
+use super::request::MemoryRequests;
 use super::*;
+use crate::audit::MemoryAudit;
 use crate::clock::ManualClock;
 use crate::journal::{Journal, MemoryJournal};
+use crate::policy::PrincipalKind;
 use crate::state::World;
 
 /// Thursday, 1 January 2026.
@@ -36,6 +39,9 @@ impl Server {
         let service = ChangeService::start(Parts {
             journal: Arc::new(journal.clone()),
             key_sets: Arc::new(key_sets.clone()),
+            requests: Arc::new(MemoryRequests::default()),
+            audit: Arc::new(MemoryAudit::new()),
+            reaches: Arc::new(NoReaches),
             clock: clock.clone(),
             mint: Box::new(RandomMint),
             world: World::empty(),
@@ -51,18 +57,19 @@ impl Server {
     /// The one allocation of the fallthrough of `flag` in production.
     pub(crate) fn fallthrough(&self, flag: &str) -> Value {
         let flag = self.service.world().flag("default", flag).unwrap().published.clone();
-        serde_json::to_value(&flag.environments["production"].fallthrough).unwrap()
+        serde_json::to_value(&flag.environments["development"].fallthrough).unwrap()
     }
 }
 
 pub(crate) fn author() -> Author {
-    Author { actor_id: "actor-1".to_owned(), origin_id: "origin-1".to_owned(), principal: "admin".to_owned() }
+    // Works in development, where the write path is the same and the policies let it.
+    Author::of("actor-1", "origin-1", PrincipalKind::Operator)
 }
 
 pub(crate) fn draft(instructions: Value) -> ChangeDraft {
     ChangeDraft {
         project: "default".to_owned(),
-        environment: Some("production".to_owned()),
+        environment: Some("development".to_owned()),
         instructions: serde_json::from_value(instructions).unwrap(),
         ..ChangeDraft::default()
     }
@@ -80,7 +87,7 @@ async fn a_flag_is_created_turned_on_and_ramped() {
     let created = server.submit(json!([engine_flag("engine")])).await.unwrap();
     assert_eq!(created.revision, 2);
     let on = server.submit(json!([{"kind": "turnFlagOn", "flag": "engine"}])).await.unwrap();
-    assert_eq!(on.changed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["environment/production/flag/engine"]);
+    assert_eq!(on.changed.iter().map(ToString::to_string).collect::<Vec<_>>(), ["environment/development/flag/engine"]);
     let ramp =
         |ai: u32| json!([{"kind": "setRollout", "flag": "engine", "weights": {"ai": ai, "baseline": 100_000 - ai}}]);
     server.submit(ramp(1_000)).await.unwrap();
@@ -91,7 +98,7 @@ async fn a_flag_is_created_turned_on_and_ramped() {
     assert_eq!(moved(&first, &second), 4_000);
     let world = server.service.world();
     assert_eq!(world.revision, 5);
-    assert!(world.flag("default", "engine").unwrap().stored.environments["production"].on);
+    assert!(world.flag("default", "engine").unwrap().stored.environments["development"].on);
     assert!(!world.flag("default", "engine").unwrap().stored.environments["staging"].on);
 }
 
@@ -132,11 +139,11 @@ async fn targeting_keys_stay_out_of_the_journal() {
         assert!(!String::from_utf8_lossy(&stored.bytes).contains("secret-person"), "{:?}", stored.entry);
     }
     let world = server.service.world();
-    let config = &world.flag("default", "engine").unwrap().published.environments["production"];
+    let config = &world.flag("default", "engine").unwrap().published.environments["development"];
     assert_eq!(config.targets.len(), 1);
     assert_eq!(config.targets[0].keys, ["secret-person-5", "secret-person-4"]);
     assert_eq!(config.rules[0].clauses[0].values, ["secret-person-3"]);
-    let beta = world.segment("default", "production", "beta").unwrap();
+    let beta = world.segment("default", "development", "beta").unwrap();
     assert_eq!(beta.published().included, ["secret-person-1", "secret-person-6"]);
     assert_eq!(beta.rules[0].clauses[0].values, ["secret-person-2"]);
 
@@ -146,14 +153,14 @@ async fn targeting_keys_stay_out_of_the_journal() {
     let again = Server::on(server.journal.reopened(), server.key_sets.clone());
     again.service.follower().reach(world.revision).await.unwrap();
     let again = again.service.world();
-    let published = &again.flag("default", "engine").unwrap().published.environments["production"];
+    let published = &again.flag("default", "engine").unwrap().published.environments["development"];
     assert!(published.targets[0].keys.is_empty());
-    assert_eq!(again.segment("default", "production", "beta"), world.segment("default", "production", "beta"));
+    assert_eq!(again.segment("default", "development", "beta"), world.segment("default", "development", "beta"));
 }
 
 fn config_key_set(world: &World) -> String {
     let flag = world.flag("default", "engine").unwrap();
-    flag.stored.environments["production"].targets[0].key_set.clone().unwrap().id
+    flag.stored.environments["development"].targets[0].key_set.clone().unwrap().id
 }
 
 #[tokio::test]

@@ -13,8 +13,7 @@ pub(crate) fn apply(directory: &mut Directory, edit: &DirectoryEdit, at: u64) ->
             if directory.bindings.contains_key(id) {
                 return Err(exists("role binding", id));
             }
-            let (principal, group, project, tiers) =
-                (principal.clone(), group.clone(), project.clone(), tiers.clone());
+            let (principal, group, project, tiers) = (principal.clone(), group.clone(), project.clone(), tiers.clone());
             let made = RoleBinding { id: id.clone(), principal, group, role: *role, project, tiers, created_at: at };
             directory.bindings.insert(id.clone(), Arc::new(made));
         }

@@ -221,7 +221,9 @@ fn token(cx: &mut Filling<'_>, edit: &mut DirectoryEdit) {
 }
 
 fn issuer(cx: &mut Filling<'_>, edit: &mut DirectoryEdit) {
-    let DirectoryEdit::TrustIssuer { id, issuer, audience, claims, principal, scope, lifetime_s } = edit else { return };
+    let DirectoryEdit::TrustIssuer { id, issuer, audience, claims, principal, scope, lifetime_s } = edit else {
+        return;
+    };
     if !issuer.starts_with("https://") && !is_loopback(issuer) {
         cx.refuse("/issuer", "badUrl", "an issuer is an https:// URL, as its identity tokens have it in `iss`");
     }
