@@ -1,6 +1,8 @@
 //! The doors over HTTP: the listener, the routes, and errors as callers see them.
 
+pub mod accounts;
 pub mod assignments;
+pub mod audit;
 pub mod auth;
 pub mod changes;
 pub mod connections;
@@ -8,20 +10,28 @@ pub mod environments;
 pub mod explain;
 pub mod flags;
 mod guard;
+pub mod issuers;
 pub mod journal;
 pub mod middleware;
 pub mod openapi;
 pub mod page;
 pub mod parameters;
+pub mod policies;
+pub mod principals;
+pub mod privacy;
 pub mod problem;
 pub mod projects;
 pub mod rate;
+pub mod requests;
 pub mod revert;
+pub mod roles;
 pub mod sdk;
 pub mod sdk_keys;
 pub mod segments;
+pub mod session;
 pub mod status;
 pub mod strict;
+pub mod tokens;
 pub mod transport;
 pub mod write;
 
@@ -209,4 +219,14 @@ fn api_routes() -> Router<Api> {
         .route(&in_environment("/revert"), post(revert::revert_environment))
         .route(&in_environment("/sdk-keys"), get(sdk_keys::list_sdk_keys).post(sdk_keys::create_sdk_key))
         .route(&in_environment("/sdk-keys/{id}"), delete(sdk_keys::revoke_sdk_key))
+        .merge(accounts::routes())
+        .merge(audit::routes())
+        .merge(issuers::routes())
+        .merge(policies::routes())
+        .merge(principals::routes())
+        .merge(privacy::routes())
+        .merge(requests::routes())
+        .merge(roles::routes())
+        .merge(session::routes())
+        .merge(tokens::routes())
 }

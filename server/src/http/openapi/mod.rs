@@ -12,8 +12,8 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    Api, assignments, changes, connections, environments, explain, flags, journal, projects, revert, sdk, sdk_keys,
-    segments, status,
+    Api, accounts, assignments, audit, changes, connections, environments, explain, flags, issuers, journal, policies,
+    principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, status, tokens,
 };
 
 /// Path of the document.
@@ -24,7 +24,13 @@ pub const PAGES_PATH: &str = "/api/docs";
 const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
-const SCHEMAS: &str = include_str!("schemas.json");
+/// Schemas, by area; every name stands once.
+const SCHEMAS: [&str; 4] = [
+    include_str!("schemas.json"),
+    include_str!("access.json"),
+    include_str!("requests.json"),
+    include_str!("audit.json"),
+];
 
 #[derive(OpenApi)]
 #[openapi(
@@ -64,8 +70,26 @@ struct Operations;
 #[must_use]
 pub fn document() -> Value {
     // Both are fixed at compile time, and a test reads them.
-    let mut document = serde_json::to_value(Operations::openapi()).unwrap_or_default();
-    let schemas: Value = serde_json::from_str(SCHEMAS).unwrap_or_default();
+    let mut operations = Operations::openapi();
+    for more in [
+        accounts::Operations::openapi(),
+        audit::Operations::openapi(),
+        issuers::Operations::openapi(),
+        policies::Operations::openapi(),
+        principals::Operations::openapi(),
+        privacy::Operations::openapi(),
+        requests::Operations::openapi(),
+        roles::Operations::openapi(),
+        session::Operations::openapi(),
+        tokens::Operations::openapi(),
+    ] {
+        operations.merge(more);
+    }
+    let mut document = serde_json::to_value(operations).unwrap_or_default();
+    let mut schemas = Map::new();
+    for area in SCHEMAS {
+        schemas.extend(serde_json::from_str::<Map<String, Value>>(area).unwrap_or_default());
+    }
     document["components"] = json!({
         "schemas": schemas,
         "responses": {"Problem": {
@@ -73,7 +97,9 @@ pub fn document() -> Value {
             "content": {"application/problem+json": {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }},
         "securitySchemes": {
-            "administrator": {"type": "http", "scheme": "bearer", "description": "The administrator's token, gdn_admin_…"},
+            "token": {"type": "http", "scheme": "bearer",
+                "description": "A person's session (gdn_session_…), the token of a service account or an AI agent (gdn_svc_…, \
+                                gdn_agent_…), or the operator's token (gdn_admin_…)"},
             "sdkKey": {"type": "http", "scheme": "bearer", "description": "An SDK key, gdn_sdk_… or gdn_client_…"},
         },
     });
@@ -89,7 +115,7 @@ pub fn document() -> Value {
 fn complete(path: &str, operation: &mut Value) {
     let Some(fields) = operation.as_object_mut() else { return };
     if !fields.contains_key("security") {
-        let scheme = if path.starts_with("/sdk/") { "sdkKey" } else { "administrator" };
+        let scheme = if path.starts_with("/sdk/") { "sdkKey" } else { "token" };
         fields.insert("security".to_owned(), json!([{scheme: []}]));
     }
     if let Some(responses) = fields.get_mut("responses").and_then(Value::as_object_mut) {
