@@ -3,13 +3,17 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use futures_util::future::BoxFuture;
 use proptest::prelude::*;
+use tokio::sync::watch;
 
 use super::*;
 use crate::changes::Instruction;
 use crate::environments::Tier;
 use crate::journal::conformance::sample;
-use crate::journal::{Entry, Journal, MemoryJournal, ObjectHash, ObjectId};
+use crate::journal::{
+    AppendError, Appending, Entry, Head, Health, Journal, MemoryJournal, ObjectHash, ObjectId, ReadError, StoredEntry,
+};
 
 /// Calls everybody by id.
 struct ById;
@@ -230,6 +234,45 @@ async fn a_cursor_of_another_order_or_from_nowhere_does_no_harm() {
     assert!(over.records.is_empty() && over.next.is_none());
     let over = trail.page(&wild("n.0.0", Order::NewestFirst)).await.expect("reads");
     assert!(over.records.is_empty() && over.next.is_none());
+}
+
+/// A journal that answers few entries at a time, as one does whose entries are large.
+struct Sparing(MemoryJournal);
+
+impl Journal for Sparing {
+    fn history(&self) -> &str {
+        self.0.history()
+    }
+
+    fn head(&self) -> Head {
+        self.0.head()
+    }
+
+    fn append(&self, expected: u64, entry: Entry) -> BoxFuture<'_, Result<Appending, AppendError>> {
+        self.0.append(expected, entry)
+    }
+
+    fn read(&self, after: u64, limit: usize) -> BoxFuture<'_, Result<Vec<StoredEntry>, ReadError>> {
+        self.0.read(after, limit.min(3))
+    }
+
+    fn watch(&self) -> watch::Receiver<u64> {
+        self.0.watch()
+    }
+
+    fn health(&self) -> Health {
+        self.0.health()
+    }
+}
+
+#[tokio::test]
+async fn entries_that_come_few_at_a_time_are_all_found() {
+    let journal = MemoryJournal::new("h");
+    for number in 0..50 {
+        append(&journal, entry(number, Vec::new(), Vec::new())).await;
+    }
+    let trail = Trail { journal: Arc::new(Sparing(journal.clone())), ..trail(journal, MemoryAudit::new()) };
+    assert_eq!(ids(&trail, Filter::default()).await.len(), 50);
 }
 
 async fn exported(trail: &Trail, format: ExportFormat) -> String {
