@@ -1,6 +1,7 @@
 //! Who calls: credentials, the administrator, accounts and sessions of people, and the people and places that journal
 //! entries name.
 
+pub mod accounts;
 mod administrator;
 pub mod credential;
 pub mod password;
