@@ -4,6 +4,7 @@
 pub mod accounts;
 mod administrator;
 pub mod credential;
+pub mod oidc;
 pub mod password;
 pub mod recovery;
 pub mod sessions;
