@@ -8,6 +8,7 @@ pub mod oidc;
 pub mod password;
 pub mod recovery;
 pub mod sessions;
+pub mod sign_in;
 pub mod throttle;
 pub mod totp;
 mod unbroken;
