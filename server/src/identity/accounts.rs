@@ -35,10 +35,12 @@ pub enum AccountError {
     #[error(transparent)]
     BadPerson(#[from] BadPerson),
     /// Another account is called so.
-    #[error("another account has this name; capitals do not tell names apart")]
+    #[error(
+        "another account has this name (capitals do not tell names apart); if its invitation lapsed, reset it instead"
+    )]
     NameTaken,
     /// There is no such account.
-    #[error("there is no account with this id; `guidon staff list` shows the accounts")]
+    #[error("there is no account with this id; the list of accounts has the ids")]
     Unknown,
     /// The account signs in at a provider, which keeps its password and factor.
     #[error("this account signs in at its OpenID provider; reset it there")]

@@ -139,7 +139,7 @@ impl Passwords {
 
     /// Hashes that cost next to nothing, for tests of what is above.
     #[cfg(test)]
-    pub(super) fn quick() -> Self {
+    pub(crate) fn quick() -> Self {
         Self::with_cost((8, 1, 1)).unwrap()
     }
 

@@ -121,7 +121,7 @@ async fn expired_ones_are_swept_and_one_can_be_ended_by_its_id() {
     let (_, first) = sessions.create(of("human-1"), home(Door::Browser), START).await.unwrap();
     let (_, second) = sessions.create(of("human-1"), home(Door::Cli), START).await.unwrap();
     assert_eq!(sessions.sweep(START + 61 * MINUTE).await.unwrap(), 1);
-    assert_eq!(vault.list(Kind::Session), [second.id.clone()]);
+    assert_eq!(vault.list(Kind::Session), std::slice::from_ref(&second.id));
     assert!(!sessions.end_by_id("human-2", &second.id).await.unwrap(), "somebody else's");
     assert!(!sessions.end_by_id("human-1", &first.id).await.unwrap());
     assert!(sessions.end_by_id("human-1", &second.id).await.unwrap());

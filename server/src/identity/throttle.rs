@@ -129,7 +129,10 @@ impl Throttle {
         let mut counts = self.counts.lock();
         counts.from_network.remove(&(account, network));
         take_back(&mut counts.of_address, &host(address));
-        take_back(&mut counts.from_everywhere, &account);
+        // From a network that the account is known from, nothing was counted.
+        if !counts.known.get(&account).is_some_and(|known| known.networks.contains(&network)) {
+            take_back(&mut counts.from_everywhere, &account);
+        }
         if counts.known.len() >= MAX_ENTRIES && !counts.known.contains_key(&account) {
             let oldest = counts.known.iter().min_by_key(|(_, known)| known.at_ms).map(|(account, _)| *account);
             oldest.map(|oldest| counts.known.remove(&oldest));
@@ -149,7 +152,9 @@ impl Throttle {
         let mut counts = self.counts.lock();
         take_back(&mut counts.from_network, &(account, network));
         take_back(&mut counts.of_address, &host(address));
-        take_back(&mut counts.from_everywhere, &account);
+        if !counts.known.get(&account).is_some_and(|known| known.networks.contains(&network)) {
+            take_back(&mut counts.from_everywhere, &account);
+        }
     }
 }
 

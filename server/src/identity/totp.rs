@@ -83,7 +83,7 @@ impl TotpSecret {
 
     /// The code at `now_ms`.
     #[cfg(test)]
-    pub(super) fn code_at(&self, now_ms: u64) -> String {
+    pub(crate) fn code_at(&self, now_ms: u64) -> String {
         self.totp("").generate(now_ms / 1000).to_string()
     }
 }

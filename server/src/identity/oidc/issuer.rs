@@ -55,6 +55,8 @@ struct Dated<T> {
 #[derive(Default)]
 struct Tries {
     failed_at_ms: Option<u64>,
+    /// When the keys were last asked for, whatever came of it.
+    keys_at_ms: Option<u64>,
 }
 
 impl<T> Dated<T> {
@@ -94,11 +96,11 @@ impl Issuer {
             if let Some(key) = keys.find(signed) {
                 return Ok(key.clone());
             }
-            let looked_at = self.cached.read().keys.as_ref().map(|keys| keys.at_ms);
-            if looked_at.is_some_and(|at_ms| self.clock.now_ms().abs_diff(at_ms) < KEY_RETRY_MS) {
+            if tries.keys_at_ms.is_some_and(|at_ms| self.clock.now_ms().abs_diff(at_ms) < KEY_RETRY_MS) {
                 return Err(TokenProblem::UnknownKey.into());
             }
         }
+        tries.keys_at_ms = Some(self.clock.now_ms());
         let keys = self.attempt(&mut tries, self.fetch_keys()).await?;
         keys.find(signed).cloned().ok_or_else(|| TokenProblem::UnknownKey.into())
     }

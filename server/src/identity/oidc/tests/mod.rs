@@ -243,6 +243,20 @@ async fn a_rotated_key_is_looked_for_at_most_twice_a_minute() {
 }
 
 #[tokio::test]
+async fn a_provider_that_fails_is_not_asked_for_keys_more_often() {
+    let bench = Bench::plain().await;
+    bench.sign_in(|signer, claims| signer.sign(&claims)).await.unwrap();
+    let stranger = Signer::eddsa("key-2");
+    *bench.provider.keys_redirect.lock() = Some("http://127.0.0.1:9/".to_owned());
+    for _ in 0..12 {
+        bench.clock.advance_ms(5_000);
+        assert!(bench.sign_in(|_, claims| stranger.sign(&claims)).await.is_err());
+        bench.sign_in(|signer, claims| signer.sign(&claims)).await.expect("known keys go on being good");
+    }
+    assert_eq!(bench.provider.keys_asked(), 3, "at the beginning, and twice in a minute");
+}
+
+#[tokio::test]
 async fn a_state_is_good_once_for_ten_minutes_with_its_verifier() {
     let bench = Bench::plain().await;
     let (state, nonce) = bench.begin().await;
