@@ -250,3 +250,30 @@ fn check_warns_of_permits_that_never_take_effect_and_of_policies_without_a_name(
     let broken = check(&files(&[("own.cedar", "permit (principal, action, resource) when { context.owns };")]));
     assert!(!broken.passed() && broken.to_string().starts_with("error: own.cedar:1:"), "{broken}");
 }
+
+#[test]
+fn the_examples_in_the_documentation_are_sound() {
+    let page = include_str!("../../../../docs/POLICY.md");
+    let examples: Vec<&str> = page.split("```cedar\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let report = check(&files(&[("payments.cedar", example)]));
+        assert!(report.passed() && report.warnings.is_empty(), "{report}");
+    }
+    for (name, value) in [
+        ("MAX_FILE_BYTES", load::MAX_FILE_BYTES),
+        ("MAX_FILE_POLICIES", load::MAX_FILE_POLICIES),
+        ("MAX_POLICIES", MAX_POLICIES),
+        ("MAX_OPERATORS", load::MAX_OPERATORS),
+        ("MAX_APPROVALS", MAX_APPROVALS as usize),
+    ] {
+        let line = page.lines().find(|line| line.starts_with(&format!("| `{name}` "))).expect("the limit is told");
+        assert_eq!(line.split('|').nth(2).map(|cell| cell.trim().replace(',', "")), Some(value.to_string()), "{name}");
+    }
+    for (name, _) in PolicySet::builtin_files() {
+        assert!(page.contains(&format!("| `{name}` |")), "{name} is not told");
+    }
+    for answer in Answer::ALL {
+        assert!(page.contains(&format!("| `{}` |", answer.as_str())), "{answer:?} is not told");
+    }
+}
