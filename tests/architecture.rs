@@ -47,7 +47,9 @@ const RULES: &[Rule] = &[
     },
     Rule {
         reason: "in a capability folder every file but service.rs is free of async, clock, storage and axum",
-        binds: |path| in_server(path, &["flags/", "segments/", "environments/"]) && !path.ends_with("/service.rs"),
+        binds: |path| {
+            in_server(path, &["flags/", "segments/", "environments/", "policy/"]) && !path.ends_with("/service.rs")
+        },
         forbidden: &[
             "async",
             "tokio::",

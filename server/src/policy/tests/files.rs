@@ -143,7 +143,7 @@ fn hostile_files_break_nothing() {
     }
     // Long rather than deep: nothing is wrong with it, so it must be possible to decide under it.
     for (start, more) in [("1", "+1"), ("context has own", "&&1<2"), ("context has own", "||1<2")] {
-        let chain = more.repeat((load::MAX_POLICY_BYTES - 200) / more.len());
+        let chain = more.repeat(load::MAX_OPERATORS - 10);
         let long = format!("@id(\"long\") {open} ({start}{chain}) == true }};");
         let long = if start == "1" { long.replace("== true", "> 0") } else { long };
         assert!(check(&files(&[("own.cedar", &long)])).problems.is_empty(), "{more}");
@@ -249,4 +249,31 @@ fn check_warns_of_permits_that_never_take_effect_and_of_policies_without_a_name(
     assert_eq!((report.passed(), report.warnings.len()), (true, 1), "{report}");
     let broken = check(&files(&[("own.cedar", "permit (principal, action, resource) when { context.owns };")]));
     assert!(!broken.passed() && broken.to_string().starts_with("error: own.cedar:1:"), "{broken}");
+}
+
+#[test]
+fn the_examples_in_the_documentation_are_sound() {
+    let page = include_str!("../../../../docs/POLICY.md");
+    let examples: Vec<&str> = page.split("```cedar\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert_eq!(examples.len(), 2);
+    for example in examples {
+        let report = check(&files(&[("payments.cedar", example)]));
+        assert!(report.passed() && report.warnings.is_empty(), "{report}");
+    }
+    for (name, value) in [
+        ("MAX_FILE_BYTES", load::MAX_FILE_BYTES),
+        ("MAX_FILE_POLICIES", load::MAX_FILE_POLICIES),
+        ("MAX_POLICIES", MAX_POLICIES),
+        ("MAX_OPERATORS", load::MAX_OPERATORS),
+        ("MAX_APPROVALS", MAX_APPROVALS as usize),
+    ] {
+        let line = page.lines().find(|line| line.starts_with(&format!("| `{name}` "))).expect("the limit is told");
+        assert_eq!(line.split('|').nth(2).map(|cell| cell.trim().replace(',', "")), Some(value.to_string()), "{name}");
+    }
+    for (name, _) in PolicySet::builtin_files() {
+        assert!(page.contains(&format!("| `{name}` |")), "{name} is not told");
+    }
+    for answer in Answer::ALL {
+        assert!(page.contains(&format!("| `{}` |", answer.as_str())), "{answer:?} is not told");
+    }
 }
