@@ -24,6 +24,7 @@ pub mod projects;
 pub mod rate;
 pub mod requests;
 pub mod revert;
+mod reviews;
 pub mod roles;
 pub mod sdk;
 pub mod sdk_keys;
