@@ -388,6 +388,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 risk_level,
                 approvals,
                 approved_plan,
+                by_agent: false,
             }
         },
     )
