@@ -8,6 +8,7 @@ pub mod changes;
 pub mod connections;
 mod directory;
 pub mod environments;
+pub mod exchange;
 pub mod explain;
 pub mod flags;
 mod guard;
@@ -51,6 +52,7 @@ use crate::audit::AuditLog;
 use crate::changes::ChangeService;
 use crate::clock::Clock;
 use crate::config::{Limits, Network};
+use crate::identity::oidc::TrustedIssuers;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
 use crate::shutdown::Shutdown;
@@ -101,6 +103,8 @@ pub struct ApiState {
     pub writes: RateLimit<Arc<str>>,
     /// Refused credentials, by address.
     pub refusals: RateLimit<IpAddr>,
+    /// Verifies identity tokens of the issuers that the installation trusts.
+    pub trusted_issuers: TrustedIssuers,
 }
 
 impl Deref for Api {
@@ -127,6 +131,7 @@ impl Api {
             places: Semaphore::new(parts.limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS)),
             writes: RateLimit::new(parts.limits.max_writes_per_second),
             refusals: RateLimit::new(parts.limits.max_refusals_per_second),
+            trusted_issuers: TrustedIssuers::new(Arc::clone(&parts.clock)),
             parts,
         }))
     }
@@ -175,7 +180,8 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
     let guarded = api_routes()
         .merge(more.api)
         .route_layer(from_fn_with_state(api.clone(), guard::guard))
-        .route_layer(from_fn_with_state(api.clone(), auth::require_caller));
+        .route_layer(from_fn_with_state(api.clone(), auth::require_caller))
+        .merge(stranger_routes());
     let compressed = SizeAbove::new(MIN_COMPRESSED_BYTES).and(NotForContentType::new("application/x-ndjson"));
     let bounded = guarded
         .layer(from_fn_with_state(api.clone(), middleware::bound))
@@ -189,6 +195,11 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
         .method_not_allowed_fallback(middleware::no_such_method)
         .layer(from_fn_with_state(api.clone(), middleware::observe))
         .with_state(api)
+}
+
+/// Routes of callers who have no credential yet, such as those who sign in. They slow whoever is refused themselves.
+fn stranger_routes() -> Router<Api> {
+    Router::new().merge(exchange::open_routes())
 }
 
 fn operation_routes() -> Router<Api> {
