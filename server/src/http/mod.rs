@@ -103,6 +103,8 @@ pub struct ApiState {
     pub writes: RateLimit<Arc<str>>,
     /// Refused credentials, by address.
     pub refusals: RateLimit<IpAddr>,
+    /// Room for checking policy files, which takes long.
+    pub policy_checks: Arc<Semaphore>,
     /// Verifies identity tokens of the issuers that the installation trusts.
     pub trusted_issuers: TrustedIssuers,
 }
@@ -131,6 +133,7 @@ impl Api {
             places: Semaphore::new(parts.limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS)),
             writes: RateLimit::new(parts.limits.max_writes_per_second),
             refusals: RateLimit::new(parts.limits.max_refusals_per_second),
+            policy_checks: Arc::new(Semaphore::new(1)),
             trusted_issuers: TrustedIssuers::new(Arc::clone(&parts.clock)),
             parts,
         }))
@@ -231,6 +234,7 @@ fn api_routes() -> Router<Api> {
         .route(&in_environment("/revert"), post(revert::revert_environment))
         .route(&in_environment("/sdk-keys"), get(sdk_keys::list_sdk_keys).post(sdk_keys::create_sdk_key))
         .route(&in_environment("/sdk-keys/{id}"), delete(sdk_keys::revoke_sdk_key))
+        .route(&in_environment("/sdk-keys/{id}/rotate"), post(sdk_keys::rotate_sdk_key))
         .merge(accounts::routes())
         .merge(audit::routes())
         .merge(issuers::routes())
