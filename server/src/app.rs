@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{self, AuditOptions, FileAuditLog};
+use crate::audit::{self, AuditLog, AuditOptions, FileAuditLog};
 use crate::changes::request::VaultRequests;
 use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
@@ -76,7 +76,7 @@ pub struct Parts {
     /// When and from where credentials were used.
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
-    pub audit: Arc<FileAuditLog>,
+    pub audit: Arc<dyn AuditLog>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.

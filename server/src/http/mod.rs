@@ -44,7 +44,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
@@ -107,6 +107,8 @@ pub struct ApiState {
     pub policy_checks: Arc<Semaphore>,
     /// Verifies identity tokens of the issuers that the installation trusts.
     pub trusted_issuers: TrustedIssuers,
+    /// Held by whoever changes an account both in the vault and in the journal.
+    pub account_edits: Mutex<()>,
 }
 
 impl Deref for Api {
@@ -135,6 +137,7 @@ impl Api {
             refusals: RateLimit::new(parts.limits.max_refusals_per_second),
             policy_checks: Arc::new(Semaphore::new(1)),
             trusted_issuers: TrustedIssuers::new(Arc::clone(&parts.clock)),
+            account_edits: Mutex::default(),
             parts,
         }))
     }
@@ -202,7 +205,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
 
 /// Routes of callers who have no credential yet, such as those who sign in. They slow whoever is refused themselves.
 fn stranger_routes() -> Router<Api> {
-    Router::new().merge(exchange::open_routes())
+    Router::new().merge(exchange::open_routes()).merge(session::open_routes())
 }
 
 fn operation_routes() -> Router<Api> {

@@ -84,6 +84,7 @@ struct Asked {
     risk_level: Option<RiskLevel>,
     approvals: Option<u32>,
     approved_plan: Option<bool>,
+    by_agent: Option<bool>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -271,7 +272,8 @@ impl Asked {
             risk_level: self.risk_level.unwrap_or(found.risk_level),
             approvals: self.approvals.unwrap_or(found.approvals),
             approved_plan: self.approved_plan.unwrap_or(found.approved_plan),
-            unclaimed: found.unclaimed,
+            by_agent: self.by_agent.unwrap_or(found.by_agent),
+            ..found
         }
     }
 }
@@ -331,6 +333,7 @@ fn answer_view(request: &Request, explanation: &Explanation, set: &str) -> Value
             "riskLevel": facts.risk_level,
             "approvals": facts.approvals,
             "approvedPlan": facts.approved_plan,
+            "byAgent": facts.by_agent,
         },
         "policySet": set,
         "applied": named(&explanation.applied),
