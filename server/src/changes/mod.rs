@@ -30,6 +30,7 @@ pub use change::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, MintedCredential, Needs, Problem, Proposal,
 };
 pub use describe::describe;
+pub use gate::Question;
 pub use instruction::Instruction;
 pub use mint::{Mint, RandomMint};
 pub use reaches::{LoggedReaches, NoReaches, Reaches};
