@@ -84,7 +84,8 @@ impl KeySetStore for VaultKeySets {
             let (mut erased, mut sets) = (ErasedSets::default(), sets.into_iter());
             while sets.len() > 0 {
                 let (key, mut rest) = (key.clone(), sets);
-                let (batch, left) = self.blocking(move |vault| Ok((batch_without(vault, &mut rest, &key)?, rest))).await?;
+                let (batch, left) =
+                    self.blocking(move |vault| Ok((batch_without(vault, &mut rest, &key)?, rest))).await?;
                 sets = left;
                 erased.rewritten += batch.len();
                 self.0.put_many(batch).await.map_err(failed)?;
