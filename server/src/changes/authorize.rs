@@ -81,15 +81,25 @@ pub struct Refused {
     pub flag: Option<String>,
     /// The policies that forbid it; empty if none allows it.
     pub policies: Vec<String>,
+    /// What the first of them says, in a sentence.
+    pub because: String,
+}
+
+/// What the first of these policies says, in a sentence.
+pub(super) fn because(policies: &[String], set: &PolicySet) -> String {
+    let first = policies.first().and_then(|name| set.policy(name));
+    first.map(|policy| policy.description.clone()).unwrap_or_default()
 }
 
 impl Refused {
-    fn of(place: &Place, policies: Vec<String>) -> Self {
+    fn of(place: &Place, policies: Vec<String>, set: &PolicySet) -> Self {
+        let because = because(&policies, set);
         Self {
             action: place.action,
             environment: place.resource.environment.clone(),
             flag: place.flag.clone(),
             policies,
+            because,
         }
     }
 }
@@ -162,7 +172,7 @@ pub(crate) fn may_be_looked_at(
             decision.allowed
         });
         if !allowed {
-            return Err(Refused::of(&place, refusal.unwrap_or_default()));
+            return Err(Refused::of(&place, refusal.unwrap_or_default(), policies));
         }
     }
     Ok(())
@@ -189,7 +199,7 @@ impl Judging<'_> {
             }
             let with_factor = || self.ask(place, Facts { factor_fresh: true, ..facts.clone() }).allowed;
             if !facts.factor_fresh && self.author.kind == PrincipalKind::Human && with_factor() {
-                stepped.get_or_insert_with(|| Refused::of(place, direct.policies.clone()));
+                stepped.get_or_insert_with(|| Refused::of(place, direct.policies.clone(), self.policies));
                 continue;
             }
             let as_request = Facts { mode: Mode::Proposed, ..facts };
@@ -197,7 +207,7 @@ impl Judging<'_> {
                 matches!(place.action.group(), Group::Edit | Group::Delete).then(|| self.ask(place, as_request));
             match proposal {
                 Some(decision) if decision.allowed => proposed = true,
-                _ => return Verdict::Refused(Refused::of(place, direct.policies)),
+                _ => return Verdict::Refused(Refused::of(place, direct.policies, self.policies)),
             }
         }
         match stepped {
@@ -245,7 +255,7 @@ impl Judging<'_> {
             if !decision.allowed {
                 let with_factor = Facts { factor_fresh: true, ..facts.clone() };
                 let stepped = !facts.factor_fresh && self.ask(&place, with_factor).allowed;
-                let refused = Refused::of(&place, decision.policies);
+                let refused = Refused::of(&place, decision.policies, self.policies);
                 return if stepped { Verdict::FactorNeeded(refused) } else { Verdict::Refused(refused) };
             }
             grounds.policies.extend(decision.policies);
@@ -352,7 +362,9 @@ impl Judging<'_> {
             let asked = Request { subject, action: place.action, resource: place.resource.clone(), facts };
             match self.policies.needed_approvals(&asked) {
                 Some(needed) => judgement.needed = judgement.needed.max(needed),
-                None => return Verdict::Refused(Refused::of(&place, self.policies.decide(&asked).policies)),
+                None => {
+                    return Verdict::Refused(Refused::of(&place, self.policies.decide(&asked).policies, self.policies));
+                }
             }
         }
         let widens_production = judgement.direction == Direction::Widening
@@ -361,7 +373,7 @@ impl Judging<'_> {
         if judgement.applies_by_itself() && widens_production && self.author.kind == PrincipalKind::Human && !fresh {
             // It would be made at once: with nobody else looking, it is the author's factor that counts.
             let place = Place { action: Action::OpenRequest, resource: environment(project, ""), flag: None };
-            return Verdict::FactorNeeded(Refused::of(&place, Vec::new()));
+            return Verdict::FactorNeeded(Refused::of(&place, Vec::new(), self.policies));
         }
         Verdict::Propose(judgement)
     }

@@ -258,11 +258,11 @@ pub enum ChangeError {
 
 fn refusal(refused: &Refused) -> String {
     let wherever = if refused.environment.is_empty() { String::new() } else { format!(" in {}", refused.environment) };
-    let by = match refused.policies.as_slice() {
-        [] => "no policy allows it".to_owned(),
-        policies => format!("forbidden by {}", policies.join(", ")),
-    };
-    format!("`{}`{wherever} is not allowed: {by}", refused.action)
+    match refused.policies.as_slice() {
+        [] => format!("no policy lets you `{}`{wherever}", refused.action),
+        [policy, ..] if refused.because.is_empty() => format!("`{}`{wherever}: {policy} forbids it", refused.action),
+        [policy, ..] => format!("`{}`{wherever}: {} ({policy})", refused.action, refused.because.trim_end_matches('.')),
+    }
 }
 
 impl From<BodyError> for ChangeError {

@@ -185,5 +185,6 @@ fn favourable(mode: Mode, direction: Direction, own: bool) -> Facts {
         approvals: super::MAX_APPROVALS,
         by_agent: false,
         approved_plan: true,
+        by_agent: false,
     }
 }
