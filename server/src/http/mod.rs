@@ -77,6 +77,8 @@ pub struct ApiParts {
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
     pub audit: Arc<dyn AuditLog>,
+    /// Both logs, to be read, checked and signed.
+    pub audit_door: Arc<audit::AuditDoor>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
