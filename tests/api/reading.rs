@@ -16,7 +16,7 @@ fn flags_page_and_filter() {
         server.client.create_flag(key);
     }
     let name = json!({"kind": "updateFlag", "flag": "b", "name": "New Checkout", "tags": ["shop"]});
-    server.client.change("production", json!([name, {"kind": "archiveFlag", "flag": "c"}])).ok();
+    server.client.change("development", json!([name, {"kind": "archiveFlag", "flag": "c"}])).ok();
     let list = |query: &str| server.client.get(&format!("/api/v1/projects/default/flags{query}"));
     let first = list("?limit=1").ok();
     assert_eq!((keys(&first, "flags"), &first["next"]), (vec!["a".to_owned()], &json!("a")));
@@ -69,9 +69,9 @@ fn explain_shows_every_rule() {
     };
     server
         .client
-        .change("production", json!([{"kind": "turnFlagOn", "flag": "a"}, rule("us", "US"), rule("ca", "CA")]))
+        .change("development", json!([{"kind": "turnFlagOn", "flag": "a"}, rule("us", "US"), rule("ca", "CA")]))
         .ok();
-    let path = "/api/v1/projects/default/environments/production/explain";
+    let path = "/api/v1/projects/default/environments/development/explain";
     let explained =
         server.client.post(path, &json!({"flag": "a", "context": {"targetingKey": "u", "country": "CA"}})).ok();
     assert_eq!(

@@ -27,7 +27,7 @@ async fn furnished() -> Server {
             {"kind": "addTargets", "flag": "engine", "variation": "ai", "keys": ["u7", "u8"]},
             {"kind": "createSegment", "segment": {"key": "unused"}},
             {"kind": "createSdkKey", "id": "sdk-1", "audience": "server"},
-            {"kind": "createEnvironment", "key": "canary", "tier": "staging"}]))
+            {"kind": "createEnvironment", "key": "canary", "tier": "testing"}]))
         .await
         .unwrap();
     server
@@ -190,7 +190,7 @@ async fn each_refuses_what_cannot_be_and_says_where() {
     let rollout = |ai: u32, baseline: u32| json!({"rollout": {"weights": {"ai": ai, "baseline": baseline}}});
     let cases = [
         (json!({"kind": "createProject"}), vec![("", "projectExists")]),
-        (json!({"kind": "createEnvironment", "key": "Bad Key", "tier": "staging"}), vec![("/key", "badKey")]),
+        (json!({"kind": "createEnvironment", "key": "Bad Key", "tier": "testing"}), vec![("/key", "badKey")]),
         (
             json!({"kind": "createEnvironment", "key": "staging", "tier": "staging"}),
             vec![("/key", "environmentExists")],
