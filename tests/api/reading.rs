@@ -38,7 +38,7 @@ fn the_journal_pages_filters_and_tells_a_flags_history() {
     let server = ServerProcess::start();
     let created = server.client.create_flag("a");
     server.client.create_flag("b");
-    let change = json!({"environment": "staging", "comment": "try it", "commit": "abc123",
+    let change = json!({"environment": "testing", "comment": "try it", "commit": "abc123",
                         "instructions": [{"kind": "turnFlagOn", "flag": "a"}]});
     server.client.post("/api/v1/projects/default/changes", &change).ok();
     let revisions = |path: &str| -> Vec<u64> {
@@ -52,7 +52,7 @@ fn the_journal_pages_filters_and_tells_a_flags_history() {
     let entry = &history["entries"][0];
     assert_eq!(
         (&entry["comment"], &entry["commit"], &entry["environment"]),
-        (&json!("try it"), &json!("abc123"), &json!("staging"))
+        (&json!("try it"), &json!("abc123"), &json!("testing"))
     );
     assert_eq!(entry["actorId"], "administrator");
     assert!(entry["originId"].as_str().unwrap().starts_with("origin-"), "{entry}");
