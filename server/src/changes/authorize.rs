@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::direction::{Movement, direction_within};
+use super::direction::{Movement, direction};
 use super::places::{Place, environment, places};
 use super::reach::Reach;
 use super::request::{ChangeRequest, Content, Party, Risk};
@@ -256,6 +256,7 @@ impl Judging<'_> {
                 risk_level: judgement.risk.level,
                 approvals: u32::try_from(approvals.len()).unwrap_or(u32::MAX),
                 approved_plan: true,
+                by_agent: request.author.kind == PrincipalKind::Agent,
                 own: request.author.is(&self.author.actor_id),
                 ..self.facts(&place)
             };
@@ -362,6 +363,7 @@ impl Judging<'_> {
                 risk_score: judgement.risk.score,
                 risk_level: judgement.risk.level,
                 approved_plan: true,
+                by_agent: self.author.kind == PrincipalKind::Agent,
                 in_scope: true,
                 ..Facts::default()
             };
@@ -406,7 +408,7 @@ impl Judging<'_> {
                 _ => {}
             }
         }
-        let mut movement = direction_within(before, after, environment, &flags, &segments, self.reach);
+        let mut movement = direction(before, after, environment, &flags, &segments, self.reach);
         let relabelled = flags.iter().find(|key| is_relabelled(before, after, environment, key));
         if let Some(flag) = relabelled {
             // What counts as safe is read off these labels: who changes them may be on the way to calling a rollout a rollback.

@@ -7,7 +7,7 @@ use super::prepare::{Prepared, prepare};
 use super::reach::Reach;
 use super::resolve::Past;
 use super::service::{Head, PlaceError};
-use super::{Author, ChangeDraft, ChangeError, ChangeService, Instruction, Refused, describe};
+use super::{Author, ChangeDraft, ChangeError, ChangeService, Instruction, Problem, Refused, RequestEdit, describe};
 use crate::audit::{Event, EventKind};
 use crate::environments::Tier;
 use crate::journal::ObjectId;
@@ -166,6 +166,7 @@ impl ChangeService {
         past: &Past,
         reach: &Reach,
     ) -> Result<(Prepared, Verdict), ChangeError> {
+        check_request_edits(author, change)?;
         let policies = self.policies_of(&head.world)?;
         let environment = change.environment.as_deref();
         authorize::may_be_looked_at(
@@ -204,6 +205,40 @@ impl ChangeService {
         };
         Ok((prepared, verdict))
     }
+}
+
+/// Refuses steps of change requests that are not their author's own, or that stand where they would be taken for more than they
+/// are. No door lets them in; this holds whatever a door may come to do.
+fn check_request_edits(author: &Author, change: &ChangeDraft) -> Result<(), ChangeError> {
+    let mut problems = Vec::new();
+    for (index, instruction) in change.instructions.iter().enumerate() {
+        let Instruction::Request(edit) = instruction else { continue };
+        let by = match &**edit {
+            RequestEdit::OpenRequest { author, .. } => Some(&author.id),
+            RequestEdit::CommentRequest { by, .. }
+            | RequestEdit::ApproveRequest { by, .. }
+            | RequestEdit::RejectRequest { by, .. }
+            | RequestEdit::WithdrawRequest { by, .. }
+            | RequestEdit::ApplyRequest { by, .. }
+            | RequestEdit::ReviewEntry { by, .. } => Some(by),
+            _ => None,
+        };
+        let applies = matches!(&**edit, RequestEdit::ApplyRequest { .. });
+        let in_place = if applies {
+            change.request.as_deref() == edit.request()
+        } else {
+            change.instructions.len() == 1 && change.request.is_none()
+        };
+        if by.is_some_and(|by| *by != author.actor_id) || !in_place {
+            let message = "a step of a change request is its author's own, and a change by itself";
+            problems.push(Problem::new(format!("/instructions/{index}"), "notHere", message));
+        }
+    }
+    let carries = |instruction: &Instruction| matches!(instruction, Instruction::Request(edit) if matches!(&**edit, RequestEdit::ApplyRequest { .. }));
+    if change.request.is_some() && !change.instructions.iter().any(carries) {
+        problems.push(Problem::new("", "notHere", "a change carries a request out only by applying it"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
 }
 
 pub(super) fn propose(head: &Head, prepared: &Prepared, judgement: Judgement) -> Proposed {

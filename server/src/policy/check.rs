@@ -184,5 +184,6 @@ fn favourable(mode: Mode, direction: Direction, own: bool) -> Facts {
         risk_level: RiskLevel::Low,
         approvals: super::MAX_APPROVALS,
         approved_plan: true,
+        by_agent: false,
     }
 }

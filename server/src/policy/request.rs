@@ -216,6 +216,8 @@ pub struct Facts {
     pub approvals: u32,
     /// Whether what happens was asked for by a plan or request that was approved.
     pub approved_plan: bool,
+    /// For requests: whether an AI agent wrote it.
+    pub by_agent: bool,
 }
 
 /// One question to the policies.

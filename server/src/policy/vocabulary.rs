@@ -183,6 +183,7 @@ impl Vocabulary {
             ("riskLevel", word(&self.risks[facts.risk_level as usize])),
             ("approvals", number(facts.approvals)),
             ("approvedPlan", truth(facts.approved_plan)),
+            ("byAgent", truth(facts.by_agent)),
         ];
         Context::from_pairs(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)))
             .map_err(|error| error.to_string())

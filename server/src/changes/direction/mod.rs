@@ -72,23 +72,12 @@ impl Movement {
     }
 }
 
-/// Where people of `environment` move when `before` becomes `after`, nothing being known of how many each rule matches.
+/// Where people of `environment` move when `before` becomes `after`; `reach` is what is known of how many people each rule
+/// matches before the change.
 ///
 /// `flags` are the flags touched, `segments` the segments of this environment that were; what depends on them is found here.
 #[must_use]
 pub(crate) fn direction(
-    before: &Project,
-    after: &Project,
-    environment: &str,
-    flags: &BTreeSet<String>,
-    segments: &BTreeSet<String>,
-) -> Movement {
-    direction_within(before, after, environment, flags, segments, &Reach::unknown())
-}
-
-/// As [`direction`], with what is known of how many people each rule matches before the change.
-#[must_use]
-pub(crate) fn direction_within(
     before: &Project,
     after: &Project,
     environment: &str,

@@ -221,11 +221,19 @@ impl Directory {
     /// All roles that a principal has anywhere.
     #[must_use]
     pub fn roles_anywhere(&self, principal: &str, groups: &[String]) -> BTreeSet<Role> {
-        let given = self.bindings.values().filter(|binding| {
+        self.bindings_of(principal, groups).map(|binding| binding.role).collect()
+    }
+
+    /// The roles given to a principal, who is in these groups, as they were given.
+    pub fn bindings_of<'a>(
+        &'a self,
+        principal: &'a str,
+        groups: &'a [String],
+    ) -> impl Iterator<Item = &'a Arc<RoleBinding>> {
+        self.bindings.values().filter(move |binding| {
             binding.principal.as_deref() == Some(principal)
                 || binding.group.as_ref().is_some_and(|group| groups.contains(group))
-        });
-        given.map(|binding| binding.role).collect()
+        })
     }
 
     /// Whether somebody can administer the whole installation: a person who claimed the account, or a provider's group.

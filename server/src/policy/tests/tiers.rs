@@ -46,7 +46,8 @@ fn human(role: Role) -> Who {
 
 #[test]
 fn agents_have_all_of_development_less_of_testing_a_look_at_staging_and_nothing_of_production() {
-    all(AGENT, Group::Edit, [Scope, Scope, No, No]);
+    // In staging it may propose, which writes nothing there: a person decides.
+    all(AGENT, Group::Edit, [Scope, Scope, Answer::Request, No]);
     all(AGENT, Group::Delete, [Scope, No, No, No]);
     for action in [
         Action::ReadConfiguration,
@@ -245,10 +246,34 @@ fn the_operator_has_the_lower_tiers_and_the_first_invitation() {
     all(operator, Group::Read, [Yes; 4]);
     all(operator, Group::Request, [No; 4]);
     for action in of_group(Group::Administer) {
-        let first = matches!(action, Action::CreateAccount | Action::GrantRole);
-        let expected = if first { Answer::First } else { No };
+        let expected = match action {
+            Action::CreateAccount | Action::GrantRole => Answer::First,
+            Action::CreateProject
+            | Action::CreateEnvironment
+            | Action::UpdateEnvironment
+            | Action::DeleteEnvironment
+            | Action::DeclareFreeze
+            | Action::LiftFreeze => Yes,
+            _ => No,
+        };
         assert_eq!(builtin()[&(action, operator)].1, Some(expected), "{action}");
     }
+}
+
+#[test]
+fn what_an_agent_proposes_needs_a_person_however_low_its_risk() {
+    let set = PolicySet::builtin();
+    let apply = |by_agent, approvals| {
+        given(by(System, &[], Action::ApplyRequest, Tier::Staging), |facts| {
+            facts.by_agent = by_agent;
+            facts.approvals = approvals;
+            facts.approved_plan = true;
+        })
+    };
+    assert!(set.decide(&apply(false, 0)).allowed);
+    assert_eq!(set.decide(&apply(true, 0)).policies, ["approvals-for-agents"]);
+    assert!(set.decide(&apply(true, 1)).allowed);
+    assert_eq!(set.needed_approvals(&apply(true, 0)), Some(1));
 }
 
 #[test]
@@ -388,6 +413,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 risk_level,
                 approvals,
                 approved_plan,
+                by_agent: false,
             }
         },
     )

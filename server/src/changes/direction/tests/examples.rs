@@ -110,7 +110,7 @@ fn what_the_log_says_of_a_rule_bounds_its_share() {
     let wide = with(&base, |config| config.rules[0].serve = only("ai"));
     let asked = |reach: Reach| {
         let (before, after) = (project(std::slice::from_ref(&base), &[]), project(std::slice::from_ref(&wide), &[]));
-        brief(&direction_within(&before, &after, HERE, &keys(&["f"]), &BTreeSet::new(), &reach))
+        brief(&direction(&before, &after, HERE, &keys(&["f"]), &BTreeSet::new(), &reach))
     };
     assert_eq!(asked(Reach::unknown()), (Widening, 1_000, 1_000));
     assert_eq!(asked(Reach::unknown().with("f", Some("us"), 0.2)), (Widening, 200, 200));
@@ -135,7 +135,7 @@ fn segments_concern_the_flags_whose_rules_use_them() {
     })];
     let asked = |before: (Segment, KeySet), after: (Segment, KeySet), flags: &[Flag]| {
         let (before, after) = (project(flags, &[before]), project(flags, &[after]));
-        direction(&before, &after, HERE, &BTreeSet::new(), &keys(&["beta"]))
+        direction(&before, &after, HERE, &BTreeSet::new(), &keys(&["beta"]), &Reach::unknown())
     };
     let grown = asked(segment("beta", &["a"], &[]), segment("beta", &["a", "b"], &[]), &flags);
     assert_eq!(brief(&grown), (Widening, 1_000, 1_000));
@@ -162,7 +162,7 @@ fn a_thousand_rules_on_one_segment_are_answered_without_comparing_all_of_them() 
     let (before, after) =
         (project(&flags, &[segment("beta", &["a"], &[])]), project(&flags, &[segment("beta", &["b"], &[])]));
     let asked = |before, after, flags: &[&str], segments: &[&str]| {
-        brief(&direction(before, after, HERE, &keys(flags), &keys(segments)))
+        brief(&direction(before, after, HERE, &keys(flags), &keys(segments), &Reach::unknown()))
     };
     assert_eq!(asked(&before, &after, &[], &["beta"]), (Widening, 1_000, 1_000));
     let wider = with(&flags[0], |config| config.fallthrough = only("ai"));
@@ -285,7 +285,7 @@ fn nothing_can_be_said_of_flags_that_require_each_other() {
 fn an_environment_that_comes_or_goes_moves_nobody() {
     let (before, mut after) = (project(&[flag("f")], &[]), project(&[], &[]));
     after.environments.remove(HERE);
-    assert_eq!(direction(&before, &after, HERE, &keys(&["f"]), &BTreeSet::new()).direction, Still);
+    assert_eq!(direction(&before, &after, HERE, &keys(&["f"]), &BTreeSet::new(), &Reach::unknown()).direction, Still);
 }
 
 #[test]

@@ -152,7 +152,7 @@ fn moves(before: &[Flag], after: &[Flag]) -> Movement {
     let new = |key: &str| after.iter().find(|flag| flag.key == key);
     let all = before.iter().chain(after).map(|flag| flag.key.as_str());
     let touched: Vec<&str> = all.filter(|key| old(key) != new(key)).collect();
-    direction(&project(before, &[]), &project(after, &[]), HERE, &keys(&touched), &BTreeSet::new())
+    direction(&project(before, &[]), &project(after, &[]), HERE, &keys(&touched), &BTreeSet::new(), &Reach::unknown())
 }
 
 /// Where people move when the one flag there is becomes another.

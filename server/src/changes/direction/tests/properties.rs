@@ -319,7 +319,7 @@ fn check(seed: u64, people: &[Context<'static>], answers: &mut Answers) {
     let server_before = ruleset(&before, Audience::Server);
     let reach = if seed.is_multiple_of(2) { Reach::unknown() } else { measured_reach(&server_before, &flags, people) };
     let (touched, segments) = (&world.touched, &world.touched_segments);
-    let movement = direction_within(&before, &after, HERE, touched, segments, &reach);
+    let movement = direction(&before, &after, HERE, touched, segments, &reach);
     *answers.entry(movement.direction).or_default() += 1;
     let keyed = people.iter().filter(|person| person.targeting_key().is_some()).count() as f64;
     let browsers = flags.iter().any(|old| {
