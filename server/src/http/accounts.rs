@@ -12,16 +12,17 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::changes::{answer, submit};
+use super::directory::{draft, installation, submit_edit};
 use super::page::{limit, page};
 use super::parameters::{Path, Query};
 use super::problem::{Code, Problem};
 use super::write::Write;
 use crate::audit::{Event, EventKind};
-use crate::changes::{ChangeDraft, IdempotencyKey, Instruction};
+use crate::changes::ChangeDraft;
 use crate::identity::DirectoryEdit;
 use crate::identity::accounts::{Account, AccountError, AccountState, Invited};
 use crate::identity::directory::Principal;
-use crate::policy::{Action, PrincipalKind, Resource};
+use crate::policy::{Action, PrincipalKind};
 use crate::state::World;
 
 /// The operations, for the API's description.
@@ -103,9 +104,9 @@ pub async fn create_account(State(api): State<Api>, write: Write) -> Result<Resp
         return invite_again(&api, write, id).await;
     }
     let invited = accounts.invite(&name, email.as_deref(), api.clock.now_ms()).await?;
-    let (id, idempotency) = (invited.account.clone(), write.idempotency.clone());
-    let outcome = submit(&api, write, draft(DirectoryEdit::CreateAccount { id: id.clone() }, idempotency)).await;
-    match outcome {
+    let id = invited.account.clone();
+    let create = edit(&write, format!("Invite {id}"), DirectoryEdit::CreateAccount { id: id.clone() });
+    match submit(&api, write, create).await {
         Ok(outcome) if !outcome.replayed => Ok(invitation(&api, &invited, outcome.revision)),
         Ok(_) => {
             accounts.erase(&id).await?;
@@ -122,9 +123,8 @@ pub async fn create_account(State(api): State<Api>, write: Write) -> Result<Resp
 
 /// Answers a request for an account that there is: with a new invitation if it is the request that made it.
 async fn invite_again(api: &Api, write: Write, id: String) -> Result<Response, Problem> {
-    let idempotency = write.idempotency.clone();
-    let sent_again = submit(api, write, draft(DirectoryEdit::CreateAccount { id: id.clone() }, idempotency)).await;
-    match sent_again {
+    let create = edit(&write, format!("Invite {id}"), DirectoryEdit::CreateAccount { id: id.clone() });
+    match submit(api, write, create).await {
         Ok(outcome) if outcome.replayed && is_waiting(api.sign_in.accounts().get(&id)) => {
             let invited = api.sign_in.accounts().reset(&id, api.clock.now_ms()).await?;
             Ok(invitation(api, &invited, outcome.revision))
@@ -145,7 +145,7 @@ fn answered_before() -> Problem {
     params(("id" = String, Path, description = "Id of the account, or its name")),
     responses((status = 200, description = "The account", body = ref("#/components/schemas/Account"))))]
 pub async fn show_account(State(api): State<Api>, Path(id): Path<String>) -> Result<Json<Value>, Problem> {
-    let (world, known) = (api.world(), api.person(&id));
+    let (world, known) = (api.world(), api.principal_id(&id));
     let found = world.directory.principals.get(&known).filter(|known| known.kind == PrincipalKind::Human);
     found.map(|known| Json(api.account(&world, known))).ok_or_else(|| Problem::not_found("account", &id))
 }
@@ -156,7 +156,7 @@ pub async fn show_account(State(api): State<Api>, Path(id): Path<String>) -> Res
     params(("id" = String, Path, description = "Id of the account, or its name")),
     responses((status = 200, description = "What changed", body = ref("#/components/schemas/ChangeOutcome"))))]
 pub async fn erase_account(State(api): State<Api>, Path(id): Path<String>, write: Write) -> Result<Response, Problem> {
-    let id = api.person(&id);
+    let id = api.principal_id(&id);
     api.allow(&write.author, Action::ErasePrincipal, &installation(), true)?;
     let _alone = api.account_edits.lock().await;
     let author = write.author.clone();
@@ -166,8 +166,8 @@ pub async fn erase_account(State(api): State<Api>, Path(id): Path<String>, write
         let revision = api.world().revision;
         Json(json!({"revision": revision, "changed": [], "summary": [], "dryRun": false})).into_response()
     } else {
-        let idempotency = write.idempotency.clone();
-        answer(submit(&api, write, draft(DirectoryEdit::ErasePrincipal { id: id.clone() }, idempotency)).await?)
+        let erase = DirectoryEdit::ErasePrincipal { id: id.clone() };
+        answer(submit_edit(&api, write, format!("Erase who {id} is"), erase).await?)
     };
     api.sign_in.accounts().erase(&id).await?;
     api.uses.forget(&id).await.map_err(Problem::internal)?;
@@ -191,15 +191,15 @@ pub async fn erase_account(State(api): State<Api>, Path(id): Path<String>, write
     responses((status = 200, description = "The account and its invitation", body = ref("#/components/schemas/AccountInvitation")),
               (status = 409, description = "The account signs in at its provider")))]
 pub async fn reset_account(State(api): State<Api>, Path(id): Path<String>, write: Write) -> Result<Response, Problem> {
-    let id = api.person(&id);
+    let id = api.principal_id(&id);
     api.allow(&write.author, Action::ResetAccount, &installation(), true)?;
     let _alone = api.account_edits.lock().await;
     let accounts = api.sign_in.accounts();
     if accounts.get(&id).is_some_and(|account| account.state == AccountState::OfProvider) {
         return Err(AccountError::OfProvider.into());
     }
-    let idempotency = write.idempotency.clone();
-    let outcome = submit(&api, write, draft(DirectoryEdit::ResetAccount { id: id.clone() }, idempotency)).await?;
+    let reset = DirectoryEdit::ResetAccount { id: id.clone() };
+    let outcome = submit_edit(&api, write, format!("Reset the account {id}"), reset).await?;
     if outcome.replayed && !is_waiting(accounts.get(&id)) {
         return Err(answered_before());
     }
@@ -216,9 +216,9 @@ pub async fn disable_account(
     Path(id): Path<String>,
     write: Write,
 ) -> Result<Response, Problem> {
-    let (id, idempotency) = (api.person(&id), write.idempotency.clone());
-    let edit = DirectoryEdit::DisablePrincipal { id: id.clone() };
-    let outcome = submit(&api, write, draft(edit, idempotency)).await?;
+    let id = api.principal_id(&id);
+    let disable = DirectoryEdit::DisablePrincipal { id: id.clone() };
+    let outcome = submit_edit(&api, write, format!("Disable {id}"), disable).await?;
     api.sign_in.sessions().end_all_of(&id).await.map_err(Problem::internal)?;
     Ok(answer(outcome))
 }
@@ -228,16 +228,13 @@ pub async fn disable_account(
     params(("id" = String, Path, description = "Id of the account, or its name")),
     responses((status = 200, description = "What changed", body = ref("#/components/schemas/ChangeOutcome"))))]
 pub async fn enable_account(State(api): State<Api>, Path(id): Path<String>, write: Write) -> Result<Response, Problem> {
-    let (id, idempotency) = (api.person(&id), write.idempotency.clone());
-    submit(&api, write, draft(DirectoryEdit::EnablePrincipal { id }, idempotency)).await.map(answer)
+    let id = api.principal_id(&id);
+    submit_edit(&api, write, format!("Enable {id}"), DirectoryEdit::EnablePrincipal { id }).await.map(answer)
 }
 
-fn installation() -> Resource {
-    Resource { project: String::new(), environment: String::new(), tier: None }
-}
-
-fn draft(edit: DirectoryEdit, idempotency: Option<IdempotencyKey>) -> ChangeDraft {
-    ChangeDraft { instructions: vec![Instruction::Directory(Box::new(edit))], idempotency, ..ChangeDraft::default() }
+/// An edit that may be sent again.
+fn edit(write: &Write, comment: String, edit: DirectoryEdit) -> ChangeDraft {
+    ChangeDraft { idempotency: write.idempotency.clone(), ..draft(comment, edit) }
 }
 
 fn is_waiting(account: Option<Account>) -> bool {
@@ -257,15 +254,6 @@ fn invitation(api: &Api, invited: &Invited, revision: u64) -> Response {
 }
 
 impl Api {
-    /// The id of the person that `text` names: an id, or the name of a local account. What names nobody is answered as it is, and
-    /// is found nowhere.
-    pub(super) fn person(&self, text: &str) -> String {
-        if self.world().directory.principals.contains_key(text) {
-            return text.to_owned();
-        }
-        self.sign_in.accounts().named(text).unwrap_or_else(|| text.to_owned())
-    }
-
     fn account(&self, world: &World, known: &Principal) -> Value {
         let account = self.sign_in.accounts().get(&known.id);
         let now = self.clock.now_ms();

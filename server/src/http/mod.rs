@@ -6,6 +6,7 @@ pub mod audit;
 pub mod auth;
 pub mod changes;
 pub mod connections;
+mod directory;
 pub mod environments;
 pub mod explain;
 pub mod flags;

@@ -156,14 +156,9 @@ pub async fn create_session(
     responses((status = 200, description = "The caller", body = ref("#/components/schemas/Session"))))]
 pub async fn show_session(State(api): State<Api>, Extension(caller): Extension<Caller>) -> Json<Value> {
     let (world, author) = (api.world(), &caller.author);
-    let known = world.directory.principals.get(&author.actor_id);
     let person = api.sign_in.accounts().get(&author.actor_id).map(|account| account.person);
-    let name = match (&person, known) {
-        (Some(person), _) => person.name.clone(),
-        (None, Some(principal)) if !principal.name.is_empty() => principal.name.clone(),
-        _ if author.kind == PrincipalKind::Operator => "Operator".to_owned(),
-        _ => author.actor_id.clone(),
-    };
+    let operator = (author.kind == PrincipalKind::Operator).then(|| "Operator".to_owned());
+    let name = api.name_of(&author.actor_id).or(operator);
     let roles: Vec<Value> =
         world.directory.bindings_of(&author.actor_id, &author.groups).map(|it| json!(**it)).collect();
     let mut shown = json!({

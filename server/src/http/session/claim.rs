@@ -7,9 +7,10 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::{Secret, Stranger};
-use crate::changes::{Author, ChangeDraft, Instruction};
+use crate::changes::Author;
 use crate::http::Api;
 use crate::http::changes::submit_by;
+use crate::http::directory::draft;
 use crate::http::middleware::ClientAddress;
 use crate::http::problem::Problem;
 use crate::http::write::JsonBody;
@@ -80,7 +81,6 @@ pub(in crate::http) async fn record(api: &Api, account: &str) -> Result<(), Prob
     if !waits || !stands {
         return Ok(());
     }
-    let claim = DirectoryEdit::ClaimAccount { id: account.to_owned() };
-    let draft = ChangeDraft { instructions: vec![Instruction::Directory(Box::new(claim))], ..ChangeDraft::default() };
-    submit_by(api, Author::system(), draft).await.map(|_| ())
+    let claim = draft(String::new(), DirectoryEdit::ClaimAccount { id: account.to_owned() });
+    submit_by(api, Author::system(), claim).await.map(|_| ())
 }
