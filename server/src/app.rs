@@ -4,9 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{
-    self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, FileAuditLog, Trail, VaultPeople,
-};
+use crate::audit::{self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, FileAuditLog, Trail, VaultPeople};
 use crate::changes::request::VaultRequests;
 use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};

@@ -32,6 +32,7 @@ pub mod sdk;
 pub mod sdk_keys;
 pub mod segments;
 pub mod session;
+mod shown;
 pub mod status;
 pub mod strict;
 pub mod tokens;
