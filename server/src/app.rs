@@ -8,11 +8,12 @@ use crate::audit::{self, AuditLog, AuditOptions, FileAuditLog};
 use crate::changes::request::VaultRequests;
 use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
 use crate::identity::accounts::{AccountError, Accounts};
+use crate::identity::oidc::{OidcError, SignInFlow};
 use crate::identity::password::Passwords;
 use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
@@ -48,6 +49,17 @@ pub enum StartError {
     /// Accounts cannot be read.
     #[error(transparent)]
     Accounts(#[from] AccountError),
+    /// The OpenID provider is not one that can be asked.
+    #[error("--oidc-issuer: {0}")]
+    Provider(#[from] OidcError),
+    /// The file of the provider's secret cannot be read.
+    #[error("--oidc-client-secret-file {}: {problem}", path.display())]
+    ProviderSecret {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        problem: String,
+    },
     /// The second log does not open.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
@@ -73,6 +85,8 @@ pub struct Parts {
     pub identity: Arc<Identity>,
     /// Signs people in.
     pub sign_in: Arc<SignIn>,
+    /// Signs people in at an OpenID provider, if there is one.
+    pub oidc: Option<Arc<SignInFlow>>,
     /// When and from where credentials were used.
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
@@ -111,6 +125,7 @@ impl App {
             changes: parts.changes,
             identity: parts.identity,
             sign_in: parts.sign_in,
+            oidc: parts.oidc,
             uses: parts.uses,
             audit: parts.audit,
             clock: Arc::clone(&parts.clock),
@@ -186,6 +201,7 @@ impl Embedded {
             _ => None,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let oidc = provider(&config.identity, &clock)?;
         let folder = config.storage.data.clone();
         let master_key = master_key.map(str::to_owned);
         let opening = Arc::clone(&clock);
@@ -231,6 +247,7 @@ impl Embedded {
             changes,
             identity: Arc::new(identity),
             sign_in,
+            oidc,
             uses,
             audit,
             clock,
@@ -334,6 +351,21 @@ async fn sign_in(
     let sessions = Sessions::open(Arc::clone(vault), clock.now_ms()).await?;
     let accounts = Accounts::open(Arc::clone(vault), sessions.clone(), Passwords::new().map_err(AccountError::from)?)?;
     Ok(Arc::new(SignIn::new(accounts, sessions, Arc::clone(clock), audit.clone())))
+}
+
+/// The provider that people sign in at, if one is configured. It is not asked yet.
+fn provider(options: &IdentityOptions, clock: &Arc<dyn Clock>) -> Result<Option<Arc<SignInFlow>>, StartError> {
+    let secret = match &options.oidc_client_secret_file {
+        Some(path) => {
+            let wrong = |problem: String| StartError::ProviderSecret { path: path.clone(), problem };
+            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+            let secret = Some(text.trim().to_owned()).filter(|secret| !secret.is_empty());
+            Some(secret.ok_or_else(|| wrong("the file is empty".to_owned()))?)
+        }
+        None => std::env::var(OIDC_SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty()),
+    };
+    let Some(provider) = options.provider(secret) else { return Ok(None) };
+    Ok(Some(Arc::new(SignInFlow::new(provider, Arc::clone(clock))?)))
 }
 
 struct OpenedFiles {

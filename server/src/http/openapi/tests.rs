@@ -7,13 +7,16 @@ use crate::http::strict;
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// What can be asked without a credential.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 9] = [
     "get /healthz",
     "get /readyz",
     "get /metrics",
     "post /api/v1/session",
     "post /api/v1/session/claim",
     "post /api/v1/session/claim/finish",
+    "get /api/v1/session/providers",
+    "post /api/v1/session/oidc",
+    "post /api/v1/session/oidc/finish",
 ];
 
 fn operations() -> Vec<(String, String, Value)> {
