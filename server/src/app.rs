@@ -4,15 +4,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{self, AuditLog, AuditOptions, FileAuditLog};
+use crate::audit::{self, AuditLog, AuditOptions, Event, EventKind, FileAuditLog};
 use crate::changes::request::VaultRequests;
-use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
+use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
-use crate::identity::accounts::{AccountError, Accounts};
+use crate::identity::accounts::{AccountError, Accounts, Invited};
 use crate::identity::oidc::{OidcError, SignInFlow};
 use crate::identity::password::Passwords;
 use crate::identity::sessions::Sessions;
@@ -21,7 +21,7 @@ use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::jobs::deadlines::Deadlines;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
-use crate::log::{LogState, RealFiles};
+use crate::log::{self, LogState, RealFiles};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Keeper, OpenOptions, Publisher, World};
@@ -425,6 +425,57 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) 
         keeper: opened.keeper,
         lock,
     })
+}
+
+/// Why an account was not recovered. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// There is no store in the folder.
+    #[error("{}: there is no store in this folder; --data or GUIDON_DATA says where it is", .0.display())]
+    NoStore(PathBuf),
+    /// A server uses the folder.
+    #[error("{0}\n  Stop the server first: `guidon account reset` works while it runs.")]
+    InUse(log::OpenError),
+    /// Nobody is called so.
+    #[error("no local account is called {0:?}")]
+    Unknown(String),
+    /// The vault does not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Accounts cannot be read or written.
+    #[error(transparent)]
+    Accounts(#[from] AccountError),
+    /// The second log does not open, and nothing is done that it does not take note of.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
+}
+
+/// Makes a new invitation for the local account called `name`, whose password and second factor end now, in the data folder of
+/// a server that is stopped: for whoever is left without an administrator who can sign in. It is noted in the audit trail.
+///
+/// # Errors
+///
+/// [`RecoverError`].
+pub async fn recover_account(data: &Path, name: &str) -> Result<Invited, RecoverError> {
+    let (files, folder, clock) = (RealFiles::shared(), DataFolder::new(data), Arc::new(SystemClock));
+    if !folder.vault().is_dir() {
+        return Err(RecoverError::NoStore(data.to_owned()));
+    }
+    let _lock = folder.lock(&*files).map_err(RecoverError::InUse)?;
+    let vault = open_vault(data)?;
+    let now = clock.now_ms();
+    let sessions = Sessions::open(Arc::clone(&vault), now).await?;
+    let accounts = Accounts::open(vault, sessions, Passwords::new().map_err(AccountError::from)?)?;
+    let account = accounts.named(name).ok_or_else(|| RecoverError::Unknown(name.to_owned()))?;
+    let (log, _) = FileAuditLog::open(files, &folder.security(), clock, AuditOptions::default())?;
+    let invited = accounts.reset(&account, now).await?;
+    let origin = Author::system().origin_id;
+    let event = Event::new(now, EventKind::AccountRecovered, origin);
+    log.record(Event { detail: format!("account {account}"), ..event });
+    if let Err(error) = log.close() {
+        tracing::error!(%error, "the security log did not close cleanly");
+    }
+    Ok(invited)
 }
 
 /// Opens the vault of the data folder `data` for a command that works without a server. Blocks.

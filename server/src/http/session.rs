@@ -25,7 +25,17 @@ use crate::policy::PrincipalKind;
 
 /// The operations, for the API's description.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(create_session, show_session, end_session, prove_factor, claim::begin_claim, claim::finish_claim, oidc::list_providers, oidc::begin_sign_in, oidc::finish_sign_in,))]
+#[openapi(paths(
+    create_session,
+    show_session,
+    end_session,
+    prove_factor,
+    claim::begin_claim,
+    claim::finish_claim,
+    oidc::list_providers,
+    oidc::begin_sign_in,
+    oidc::finish_sign_in,
+))]
 pub struct Operations;
 
 /// The routes, behind authentication and the policies.

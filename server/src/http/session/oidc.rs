@@ -126,10 +126,9 @@ fn problem(error: &OidcError) -> Problem {
             Code::Unavailable
         }
         OidcError::EmailDomain => Code::Forbidden,
-        OidcError::CodeRefused { .. }
-        | OidcError::BadVerifier
-        | OidcError::UnknownState
-        | OidcError::Token(_) => Code::Unauthorized,
+        OidcError::CodeRefused { .. } | OidcError::BadVerifier | OidcError::UnknownState | OidcError::Token(_) => {
+            Code::Unauthorized
+        }
     };
     Problem::new(code, format!("{text}."))
 }
