@@ -133,6 +133,7 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         changes,
         identity: Arc::new(identity),
         sign_in: Arc::new(SignIn::new(accounts, sessions, Arc::clone(&clock), audit.clone())),
+        oidc: None,
         uses: Arc::new(Uses::open(store.vault.clone())?),
         audit,
         clock,

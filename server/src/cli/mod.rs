@@ -2,6 +2,7 @@
 //!
 //! Commands speak the same API as everybody else; none reaches into the store of a running server.
 
+mod account;
 mod api;
 mod assignments;
 mod audit;
@@ -11,12 +12,16 @@ mod error;
 mod flag;
 mod freeze;
 mod journal;
+mod login;
+mod loopback;
 mod output;
 mod profile;
 mod progress;
+mod prompt;
 mod request;
 mod segment;
 mod serve;
+mod session_file;
 mod show;
 mod store;
 mod transfer;
@@ -86,6 +91,17 @@ enum Command {
     /// Projects
     #[command(subcommand)]
     Project(environment::ProjectCommand),
+    /// Accounts of people
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Sign in; later commands act as you
+    Login(login::LoginArgs),
+    /// Sign out
+    Logout,
+    /// Show who you are and what you may do
+    Whoami,
+    /// Prove your second factor again, for what needs a fresh one
+    Factor,
 }
 
 /// Runs the command line of this process.
@@ -119,6 +135,11 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
         Command::Review(command) => freeze::run_review(command, &api()?, output),
         Command::Project(command) => environment::run_project(command, &api()?, output),
+        Command::Account(command) => account::run(command, || cli.server.target(), output),
+        Command::Login(args) => login::login(&args, cli.server.target()?, output),
+        Command::Logout => login::logout(cli.server.target()?, output),
+        Command::Whoami => login::whoami(&api()?, output),
+        Command::Factor => login::factor(&api()?, output),
     }
 }
 

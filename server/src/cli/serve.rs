@@ -100,7 +100,11 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
             ))
         }
         StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) => CliError::Unexpected(text),
-        StartError::Identity(_) | StartError::Tls(_) | StartError::Limit(_) => CliError::Usage(text),
+        StartError::Identity(_)
+        | StartError::Tls(_)
+        | StartError::Limit(_)
+        | StartError::Provider(_)
+        | StartError::ProviderSecret { .. } => CliError::Usage(text),
         _ => CliError::Unexpected(text),
     }
 }
