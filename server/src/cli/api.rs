@@ -109,6 +109,17 @@ impl Api {
         Ok(BufReader::new(response.into_body().into_reader()).lines())
     }
 
+    /// Reads an answer's bytes as they arrive.
+    pub fn reader(&self, path: &str, query: &[(&str, String)]) -> Result<impl Read + use<>, CliError> {
+        Ok(self.send("GET", path, query, None::<&()>)?.into_body().into_reader())
+    }
+
+    /// Key of the project.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        &self.target.project
+    }
+
     fn send(
         &self,
         method: &str,

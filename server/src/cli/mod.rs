@@ -11,12 +11,14 @@ mod error;
 mod flag;
 mod journal;
 mod output;
+mod privacy;
 mod profile;
 mod progress;
 mod segment;
 mod serve;
 mod show;
 mod store;
+mod trail;
 mod transfer;
 
 use std::io::Write;
@@ -59,6 +61,9 @@ enum Command {
     /// The audit trail: changes, refusals and sign-ins
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Forget a person: who somebody is, or a targeting key
+    #[command(subcommand)]
+    Privacy(privacy::PrivacyCommand),
     /// Carry out a decision about a damaged folder of a store; the report of the damage names the choices
     Repair(store::RepairArgs),
     /// The assignment log: who got which variation
@@ -96,7 +101,8 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),
-        Command::Audit(command) => audit::run(command, output),
+        Command::Audit(command) => audit::run(command, api, output),
+        Command::Privacy(command) => privacy::run(command, &api()?, output),
         Command::Repair(args) => store::repair(&args, output),
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),

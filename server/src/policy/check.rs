@@ -183,7 +183,6 @@ fn favourable(mode: Mode, direction: Direction, own: bool) -> Facts {
         risk_score: 0,
         risk_level: RiskLevel::Low,
         approvals: super::MAX_APPROVALS,
-        by_agent: false,
         approved_plan: true,
         by_agent: false,
     }

@@ -23,7 +23,7 @@ fn operations() -> Vec<(String, String, Value)> {
     all
 }
 
-/// Names of the handlers that the routers' sources route to.
+/// Names of the handlers that the routers' sources route to: `mod.rs` by path, a resource's own `routes()` by name.
 fn routed(folder: &Path, names: &mut BTreeSet<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
@@ -32,6 +32,18 @@ fn routed(folder: &Path, names: &mut BTreeSet<String>) {
             continue;
         }
         let source = std::fs::read_to_string(&path).unwrap_or_default();
+        let routes = ["pub fn routes()", "pub fn open_routes()"].iter().filter_map(|start| source.split_once(start));
+        for (_, body) in routes.filter(|_| !path.ends_with("openapi/mod.rs") && !path.ends_with("mod.rs")) {
+            let body = body.split("\n}\n").next().unwrap_or_default();
+            for method in METHODS {
+                for (start, call) in body.match_indices(&format!("{method}(")) {
+                    let handler = body[start + call.len()..].split(')').next().unwrap_or_default();
+                    if !handler.is_empty() && handler.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_') {
+                        names.insert(handler.to_owned());
+                    }
+                }
+            }
+        }
         if path.file_name().is_some_and(|name| name == "mod.rs") && !path.ends_with("openapi/mod.rs") {
             for method in METHODS {
                 for (start, call) in source.match_indices(&format!("{method}(")) {
