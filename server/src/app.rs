@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{self, AuditOptions, CheckpointKey, DirectoryPeople, FileAuditLog, Trail, VaultPeople};
+use crate::audit::{self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, FileAuditLog, Trail, VaultPeople};
 use crate::changes::request::VaultRequests;
 use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
@@ -18,6 +18,8 @@ use crate::identity::password::Passwords;
 use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
+use crate::jobs::deadlines::Deadlines;
+use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{LogState, RealFiles};
 use crate::push::{Hub, PushLimits};
@@ -75,7 +77,7 @@ pub struct Parts {
     /// When and from where credentials were used.
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
-    pub audit: Arc<FileAuditLog>,
+    pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<AuditDoor>,
     /// The time of day.
@@ -98,12 +100,16 @@ pub struct Parts {
 pub struct App {
     acceptor: Acceptor,
     hub: Arc<Hub>,
+    jobs: Vec<Arc<dyn Job>>,
+    clock: Arc<dyn Clock>,
 }
 
 impl App {
     /// Puts the routes together.
     #[must_use]
     pub fn build(config: &Config, parts: Parts) -> Self {
+        let jobs: Vec<Arc<dyn Job>> = vec![Arc::new(Deadlines::new(Arc::clone(&parts.changes)))];
+        let clock = Arc::clone(&parts.clock);
         let api = Api::new(ApiParts {
             changes: parts.changes,
             identity: parts.identity,
@@ -125,15 +131,17 @@ impl App {
             limits: config.limits.clone(),
             shutdown: parts.shutdown,
         };
-        Self { acceptor, hub: parts.hub }
+        Self { acceptor, hub: parts.hub, jobs, clock }
     }
 
     /// Serves what `listener` accepts until the shutdown begins, then waits for the connections to end, for a bounded time.
     pub async fn serve(self, listener: impl Listener) {
         let (admission, timeout) = (self.acceptor.admission.clone(), self.acceptor.limits.shutdown_timeout);
+        let jobs = Jobs::start(&self.jobs, &self.clock, &self.acceptor.shutdown);
         self.acceptor.run(listener).await;
         let ended = async {
-            self.hub.shut_down().await;
+            // The last write of a job is durable before the store closes.
+            tokio::join!(jobs.ended(), self.hub.shut_down());
             admission.all_gone().await;
         };
         if tokio::time::timeout(timeout, ended).await.is_err() {
@@ -223,7 +231,7 @@ impl Embedded {
             _lock: files.lock,
         };
         let metrics = Metrics::new();
-        store.register(&metrics, &changes, &hub);
+        store.register(&metrics, &changes, &hub, &clock);
         let parts = Parts {
             changes,
             identity: Arc::new(identity),
@@ -251,9 +259,14 @@ impl Embedded {
 
 impl Store {
     /// Registers what the store has to say of itself.
-    fn register(&self, metrics: &Metrics, changes: &Arc<ChangeService>, hub: &Arc<Hub>) {
+    fn register(&self, metrics: &Metrics, changes: &Arc<ChangeService>, hub: &Arc<Hub>, clock: &Arc<dyn Clock>) {
         let follower = Arc::clone(changes.follower());
         metrics.reading("revision", "Revision of the state that is served", move || whole(follower.world().revision));
+        let (follower, clock) = (Arc::clone(changes.follower()), Arc::clone(clock));
+        let help = "Tokens that end within 7 days, were made to last longer and have no successor";
+        metrics.reading("credentials_expiring", help, move || {
+            whole(follower.world().directory.expiring_tokens(clock.now_ms()).count() as u64)
+        });
         let journal = Arc::clone(&self.journal);
         metrics
             .reading("journal_revision", "Last durable entry of the journal", move || whole(journal.head().revision));

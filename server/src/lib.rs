@@ -11,6 +11,7 @@ pub mod environments;
 pub mod flags;
 pub mod http;
 pub mod identity;
+pub mod jobs;
 pub mod journal;
 pub mod log;
 pub mod policy;

@@ -3,6 +3,7 @@
 mod changes;
 mod command_line;
 mod doors;
+mod people;
 mod reading;
 mod sdk_keys;
 mod serving;

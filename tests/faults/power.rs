@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use futures_util::future::join_all;
 use guidon_sdk::model::Segment;
-use guidon_server::changes::{Author, ChangeDraft, ChangeService, Parts, RandomMint};
+use guidon_server::audit::MemoryAudit;
+use guidon_server::changes::request::VaultRequests;
+use guidon_server::changes::{Author, ChangeDraft, ChangeService, NoReaches, Parts, RandomMint};
 use guidon_server::clock::{Clock, ManualClock};
 use guidon_server::journal::{FileJournal, Options, verify};
 use guidon_server::log::sim::SimFiles;
@@ -45,6 +47,9 @@ fn start(store: &Store) -> Arc<ChangeService> {
     ChangeService::start(Parts {
         journal: store.journal.clone(),
         key_sets: Arc::new(VaultKeySets::new(Arc::new(store.vault.clone()))),
+        requests: Arc::new(VaultRequests::new(Arc::new(store.vault.clone()))),
+        audit: Arc::new(MemoryAudit::new()),
+        reaches: Arc::new(NoReaches),
         clock,
         mint: Box::new(RandomMint),
         world: store.world.clone(),

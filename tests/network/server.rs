@@ -15,13 +15,19 @@ use guidon_server::assignments::{
     AppendError, Assignment, AssignmentLog, BatchLimits, MemoryAssignments, Origin, Page, Query, QueryError,
     RefusedBatch, Storing,
 };
+use guidon_server::audit::MemoryAudit;
 use guidon_server::changes::keysets::MemoryKeySets;
-use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, Parts, RandomMint};
+use guidon_server::changes::request::VaultRequests;
+use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, NoReaches, Parts, RandomMint};
 use guidon_server::clock::{Clock, ManualClock};
 use guidon_server::config::Config;
 use guidon_server::http::sdk::{self, SdkDoor};
 use guidon_server::http::{MoreRoutes, transport};
-use guidon_server::identity::Identity;
+use guidon_server::identity::accounts::Accounts;
+use guidon_server::identity::password::Passwords;
+use guidon_server::identity::sessions::Sessions;
+use guidon_server::identity::sign_in::SignIn;
+use guidon_server::identity::{Identity, Uses};
 use guidon_server::journal::{Journal, MemoryJournal};
 use guidon_server::push::{Hub, PushLimits};
 use guidon_server::shutdown::Shutdown;
@@ -97,9 +103,13 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(START_MS));
     let first_revision = world.revision;
     let hub = Arc::new(Hub::new(journal.history(), Arc::new(world.clone()), limits(), Arc::clone(&clock)));
+    let audit = Arc::new(MemoryAudit::new());
     let changes = ChangeService::start(Parts {
         journal: Arc::new(journal),
         key_sets: Arc::new(store.key_sets.clone()),
+        requests: Arc::new(VaultRequests::new(store.vault.clone())),
+        audit: audit.clone(),
+        reaches: Arc::new(NoReaches),
         clock: Arc::clone(&clock),
         mint: Box::new(RandomMint),
         world,
@@ -117,9 +127,14 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     let listener = Listener(turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?);
     let (identity, _) = Identity::open(store.vault.clone(), Some(TOKEN), [1; 32]).await?;
     let door = SdkDoor { hub: Arc::clone(&hub), log: Arc::new(log) };
+    let sessions = Sessions::open(store.vault.clone(), START_MS).await?;
+    let accounts = Accounts::open(store.vault.clone(), sessions.clone(), Passwords::new()?)?;
     let parts = app::Parts {
         changes,
         identity: Arc::new(identity),
+        sign_in: Arc::new(SignIn::new(accounts, sessions, Arc::clone(&clock), audit.clone())),
+        uses: Arc::new(Uses::open(store.vault.clone())?),
+        audit,
         clock,
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),

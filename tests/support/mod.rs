@@ -1,6 +1,7 @@
 //! Servers for tests: one in this process ([`TestServer`]), and the binary as a process of its own ([`ServerProcess`]).
 
 mod client;
+pub mod people;
 mod process;
 
 use std::path::Path;

@@ -81,6 +81,14 @@ pub struct Freeze {
 /// Most freezes of an environment at once.
 pub const MAX_FREEZES: usize = 100;
 
+impl SdkKey {
+    /// Whether it opens anything at `now` (milliseconds since 1970).
+    #[must_use]
+    pub fn is_live(&self, now: u64) -> bool {
+        self.revoked_at.is_none() && self.expires_at.is_none_or(|end| now < end)
+    }
+}
+
 impl Environment {
     /// The environment of a tier that every project starts with.
     #[must_use]

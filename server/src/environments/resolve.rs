@@ -63,6 +63,8 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut instruction: Instruction) -> O
             }
         }
         Instruction::RotateSdkKey { id, successor, hash, deadline } => {
+            // A deadline that has come means at once.
+            *deadline = (*deadline).max(cx.now);
             rotate(cx, id, hash, *deadline);
             *successor = mint::id("key", &mut *cx.mint);
         }
@@ -119,9 +121,9 @@ fn rotate(cx: &mut Resolving<'_>, id: &str, hash: &str, deadline: u64) {
     } else if let Some(next) = &old.replaced_by {
         cx.refuse("/id", "rotated", format!("the SDK key \"{id}\" was rotated already: \"{next}\" replaces it"));
     }
-    if deadline < cx.now || deadline - cx.now > MAX_OVERLAP_MS {
+    if deadline - cx.now > MAX_OVERLAP_MS {
         let days = MAX_OVERLAP_MS / (24 * 60 * 60 * 1_000);
-        cx.refuse("/deadline", "outOfRange", format!("the old key's deadline is now or within {days} days"));
+        cx.refuse("/deadline", "outOfRange", format!("the old key lives on for at most {days} days"));
     }
     if blake3::Hash::from_hex(hash).is_err() || is_taken(cx, hash) {
         cx.refuse("/hash", "invalidHash", "a hash is 64 hexadecimal digits that no other SDK key has");

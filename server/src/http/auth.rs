@@ -119,7 +119,7 @@ fn recognise(api: &Api, from: &Visit, token: &str, door: Door) -> Recognised {
             factor_at: session.factor_at,
             ..Author::of(&session.account, &from.origin_id, PrincipalKind::Human)
         };
-        note_use(api, from, &session.id, &author, now);
+        note_use(api, from, &session.account, &author, now);
         return found(author, Some(session));
     }
     let hex = hash.to_hex();
@@ -189,7 +189,7 @@ pub fn session_cookie(headers: &HeaderMap) -> Option<String> {
 
 /// Refuses what another site's page made a browser send. The cookie's `SameSite` keeps that out too; this holds where a browser
 /// does not know it.
-fn check_same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn check_same_origin(method: &Method, headers: &HeaderMap) -> Result<(), Problem> {
     if matches!(*method, Method::GET | Method::HEAD | Method::OPTIONS) {
         return Ok(());
     }

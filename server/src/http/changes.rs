@@ -13,7 +13,7 @@ use super::problem::{Code, Fault, Problem};
 use super::write::{Write, invalid};
 use super::{Api, strict};
 use crate::changes::limits::MAX_INSTRUCTIONS;
-use crate::changes::{self, ChangeDraft, ChangeError, ChangeOutcome, Instruction};
+use crate::changes::{self, Author, ChangeDraft, ChangeError, ChangeOutcome, Instruction};
 
 /// Says that an answer is the one to an earlier request with the same idempotency key.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -96,8 +96,13 @@ fn read_instructions(values: &[Value]) -> Result<Vec<Instruction>, Problem> {
 
 /// Hands a draft to the write path. The change goes on to its end though the caller hang up.
 pub(super) async fn submit(api: &Api, write: Write, draft: ChangeDraft) -> Result<ChangeOutcome, Problem> {
+    submit_by(api, write.author, draft).await
+}
+
+/// As [`submit`], for whoever `author` is.
+pub(super) async fn submit_by(api: &Api, author: Author, draft: ChangeDraft) -> Result<ChangeOutcome, Problem> {
     let changes = api.changes.clone();
-    let submitted = tokio::spawn(async move { changes.submit(&write.author, draft).await });
+    let submitted = tokio::spawn(async move { changes.submit(&author, draft).await });
     submitted.await.map_err(Problem::internal)?.map_err(Problem::from)
 }
 

@@ -6,6 +6,7 @@ pub mod audit;
 pub mod auth;
 pub mod changes;
 pub mod connections;
+mod directory;
 pub mod environments;
 pub mod explain;
 pub mod flags;
@@ -42,7 +43,7 @@ use std::sync::Arc;
 use axum::Router;
 use axum::middleware::from_fn_with_state;
 use axum::routing::{delete, get, post};
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tower_http::compression::CompressionLayer;
 use tower_http::compression::predicate::{NotForContentType, Predicate, SizeAbove};
 
@@ -102,6 +103,8 @@ pub struct ApiState {
     pub writes: RateLimit<Arc<str>>,
     /// Refused credentials, by address.
     pub refusals: RateLimit<IpAddr>,
+    /// Held by whoever changes an account both in the vault and in the journal.
+    pub account_edits: Mutex<()>,
 }
 
 impl Deref for Api {
@@ -128,6 +131,7 @@ impl Api {
             places: Semaphore::new(parts.limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS)),
             writes: RateLimit::new(parts.limits.max_writes_per_second),
             refusals: RateLimit::new(parts.limits.max_refusals_per_second),
+            account_edits: Mutex::default(),
             parts,
         }))
     }
@@ -176,7 +180,8 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
     let guarded = api_routes()
         .merge(more.api)
         .route_layer(from_fn_with_state(api.clone(), guard::guard))
-        .route_layer(from_fn_with_state(api.clone(), auth::require_caller));
+        .route_layer(from_fn_with_state(api.clone(), auth::require_caller))
+        .merge(stranger_routes());
     let compressed = SizeAbove::new(MIN_COMPRESSED_BYTES).and(NotForContentType::new("application/x-ndjson"));
     let bounded = guarded
         .layer(from_fn_with_state(api.clone(), middleware::bound))
@@ -190,6 +195,11 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
         .method_not_allowed_fallback(middleware::no_such_method)
         .layer(from_fn_with_state(api.clone(), middleware::observe))
         .with_state(api)
+}
+
+/// Routes of callers who have no credential yet, such as those who sign in. They slow whoever is refused themselves.
+fn stranger_routes() -> Router<Api> {
+    Router::new().merge(session::open_routes())
 }
 
 fn operation_routes() -> Router<Api> {

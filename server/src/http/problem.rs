@@ -189,6 +189,17 @@ impl Problem {
         self
     }
 
+    /// Its faults as they stand in a body that became what stands at `pointer` of the change that was made of it.
+    #[must_use]
+    pub(super) fn within(mut self, pointer: &str) -> Self {
+        for fault in &mut self.errors {
+            if let Some(rest) = fault.pointer.strip_prefix(pointer) {
+                fault.pointer = rest.to_owned();
+            }
+        }
+        self
+    }
+
     /// A further member of the document.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {

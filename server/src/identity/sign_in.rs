@@ -71,6 +71,9 @@ pub enum SignInError {
     /// The account's provider keeps its factor.
     #[error("this account proves its factor at its OpenID provider; sign in there again")]
     OfProvider,
+    /// The account is shut out.
+    #[error("this account is disabled; an administrator enables it again")]
+    ShutOut,
     /// Too many sign-ins at once.
     #[error("too many sign-ins at once; try again in a few seconds")]
     Busy,
@@ -121,12 +124,17 @@ impl SignIn {
         &self.sessions
     }
 
-    /// Signs in to a local account.
+    /// Signs in to a local account that `admits` lets in; it is asked once the owner is known.
     ///
     /// # Errors
     ///
     /// [`SignInError`].
-    pub async fn sign_in(&self, attempt: Attempt<'_>, caller: Caller<'_>) -> Result<SignedIn, SignInError> {
+    pub async fn sign_in(
+        &self,
+        attempt: Attempt<'_>,
+        caller: Caller<'_>,
+        admits: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<SignedIn, SignInError> {
         let (address, now) = (caller.place.address, self.clock.now_ms());
         let named = self.accounts.named(attempt.name);
         if let Err(seconds) = self.throttle.begin(attempt.name, address, now) {
@@ -145,6 +153,7 @@ impl SignIn {
             return Err(SignInError::Refused);
         };
         self.throttle.succeeded(attempt.name, address, now);
+        self.admit(&verified, caller, admits)?;
         let new = NewSession { account: verified.account.clone(), groups: Vec::new(), factor_at: Some(now) };
         self.open_session(&verified, new, Some(proof), caller).await
     }
@@ -153,10 +162,16 @@ impl SignIn {
     ///
     /// # Errors
     ///
-    /// If the account or the session cannot be recorded.
-    pub async fn sign_in_of_provider(&self, claims: &Claims, caller: Caller<'_>) -> Result<SignedIn, SignInError> {
+    /// [`SignInError::ShutOut`]; or if the account or the session cannot be recorded.
+    pub async fn sign_in_of_provider(
+        &self,
+        claims: &Claims,
+        caller: Caller<'_>,
+        admits: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<SignedIn, SignInError> {
         let identity = ProviderIdentity { issuer: claims.issuer.clone(), subject: claims.subject.clone() };
         let verified = self.accounts.record_of_provider(identity, &claims.name, claims.email.as_deref()).await?;
+        self.admit(&verified, caller, admits)?;
         let factor_at = claims.factor_at.map(|at| at.min(self.clock.now_ms()));
         let new = NewSession { account: verified.account.clone(), groups: claims.groups.clone(), factor_at };
         self.open_session(&verified, new, None, caller).await
@@ -238,6 +253,19 @@ impl SignIn {
         let account = verified.as_ref().map(|verified| verified.account.as_str());
         let proof = self.accounts.prove(account, attempt.code, now).await?;
         Ok(verified.zip(proof))
+    }
+
+    fn admit(
+        &self,
+        verified: &Verified,
+        caller: Caller<'_>,
+        admits: &(dyn Fn(&str) -> bool + Sync),
+    ) -> Result<(), SignInError> {
+        if admits(&verified.account) {
+            return Ok(());
+        }
+        self.record(EventKind::SignInFailed, Some(verified.account.clone()), caller, "disabled");
+        Err(SignInError::ShutOut)
     }
 
     async fn open_session(

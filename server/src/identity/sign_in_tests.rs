@@ -61,7 +61,7 @@ impl Bench {
     }
 
     async fn attempt(&self, name: &str, password: &str, code: &str, from: Caller<'_>) -> Result<SignedIn, SignInError> {
-        self.sign_in.sign_in(Attempt { name, password, code }, from).await
+        self.sign_in.sign_in(Attempt { name, password, code }, from, &|_| true).await
     }
 
     fn events(&self) -> Vec<(EventKind, Option<String>)> {
@@ -172,11 +172,14 @@ async fn a_person_of_a_provider_signs_in_with_groups_and_the_providers_factor() 
         factor: true,
         factor_at: Some(now - 30_000),
     };
-    let signed_in = bench.sign_in.sign_in_of_provider(&claims, here()).await.unwrap();
+    let signed_in = bench.sign_in.sign_in_of_provider(&claims, here(), &|_| true).await.unwrap();
     assert_eq!(signed_in.session.groups, ["release"]);
     assert_eq!(signed_in.session.factor_at, Some(now - 30_000));
     let proof = bench.sign_in.prove_factor(&signed_in.credential.hash(), "123456", here()).await;
     assert!(matches!(proof, Err(SignInError::OfProvider)));
-    let again = bench.sign_in.sign_in_of_provider(&Claims { factor_at: None, ..claims }, here()).await.unwrap();
+    let shut_out = bench.sign_in.sign_in_of_provider(&claims, here(), &|_| false).await;
+    assert!(matches!(shut_out, Err(SignInError::ShutOut)));
+    let later = Claims { factor_at: None, ..claims };
+    let again = bench.sign_in.sign_in_of_provider(&later, here(), &|_| true).await.unwrap();
     assert_eq!((again.session.account, again.session.factor_at), (signed_in.session.account, None));
 }

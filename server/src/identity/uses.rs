@@ -87,6 +87,16 @@ impl Uses {
         self.known.lock().get(credential).map(|known| known.used.clone())
     }
 
+    /// Forgets a credential, from where it was used above all.
+    ///
+    /// # Errors
+    ///
+    /// If the vault cannot be written.
+    pub async fn forget(&self, credential: &str) -> Result<(), VaultError> {
+        self.known.lock().remove(credential);
+        self.vault.delete(Kind::CredentialUse, credential).await.map(|_| ())
+    }
+
     fn save(&self, credential: &str, used: &CredentialUse) {
         let Ok(value) = serde_json::to_vec(used) else { return };
         let (vault, id) = (Arc::clone(&self.vault), credential.to_owned());

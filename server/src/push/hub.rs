@@ -160,9 +160,9 @@ impl Hub {
     ///
     /// # Errors
     ///
-    /// [`Refused::Credential`] if it is no SDK key, or one that was revoked.
+    /// [`Refused::Credential`] if it is no SDK key, or one that was revoked or is past its deadline.
     pub fn identify(&self, credential: &str) -> Result<SdkIdentity, Refused> {
-        identify(&self.world.borrow(), credential).ok_or(Refused::Credential)
+        identify(&self.world.borrow(), credential, self.clock.now_ms()).ok_or(Refused::Credential)
     }
 
     /// The connections of an environment, oldest first, browsers' among them.
@@ -327,13 +327,13 @@ fn environment_exists(world: &World, key: &ChannelKey) -> bool {
     world.environment(&key.project, &key.environment).is_some()
 }
 
-/// What a credential opens in this world. The lookup is by hash, and the hashes are compared in constant time.
-fn identify(world: &World, credential: &str) -> Option<SdkIdentity> {
+/// What a credential opens in this world at `now`. The lookup is by hash, and the hashes are compared in constant time.
+fn identify(world: &World, credential: &str, now: u64) -> Option<SdkIdentity> {
     use subtle::ConstantTimeEq;
     let hash = blake3::hash(credential.as_bytes()).to_hex();
     let (project, key) = world.sdk_key(hash.as_str())?;
     let is_same: bool = key.hash.as_bytes().ct_eq(hash.as_bytes()).into();
-    (is_same && key.revoked_at.is_none()).then(|| SdkIdentity {
+    (is_same && key.is_live(now)).then(|| SdkIdentity {
         key_id: key.id.as_str().into(),
         channel: ChannelKey {
             project: project.key.as_str().into(),

@@ -174,6 +174,8 @@ pub const MAX_POLICY_FILES: usize = 100;
 pub const MAX_POLICY_BYTES: usize = 64 << 10;
 /// Longest life of a token: 366 days, in milliseconds.
 pub const MAX_TOKEN_LIFE_MS: u64 = 366 * 24 * 60 * 60 * 1_000;
+/// How long before its end a token is warned of: 7 days, in milliseconds.
+pub const EXPIRY_WARNING_MS: u64 = 7 * 24 * 60 * 60 * 1_000;
 /// Longest life of a bought token: an hour, in seconds.
 pub const MAX_EXCHANGED_LIFE_S: u64 = 3_600;
 
@@ -193,6 +195,19 @@ impl Token {
     #[must_use]
     pub fn is_live(&self, now: u64) -> bool {
         self.revoked_at.is_none() && now < self.expires_at
+    }
+
+    /// Whether it is good at `now`, and not for as long as [`EXPIRY_WARNING_MS`].
+    #[must_use]
+    pub fn expires_soon(&self, now: u64) -> bool {
+        self.is_live(now) && self.expires_at - now < EXPIRY_WARNING_MS
+    }
+
+    /// Whether somebody has to see to it: it ends soon, was made to last longer, and nothing has taken its place.
+    #[must_use]
+    pub fn needs_renewal(&self, now: u64) -> bool {
+        let was_to_last = self.expires_at.saturating_sub(self.created_at) >= EXPIRY_WARNING_MS;
+        self.expires_soon(now) && was_to_last && self.replaced_by.is_none()
     }
 }
 
@@ -221,11 +236,19 @@ impl Directory {
     /// All roles that a principal has anywhere.
     #[must_use]
     pub fn roles_anywhere(&self, principal: &str, groups: &[String]) -> BTreeSet<Role> {
-        let given = self.bindings.values().filter(|binding| {
+        self.bindings_of(principal, groups).map(|binding| binding.role).collect()
+    }
+
+    /// The roles given to a principal, who is in these groups, as they were given.
+    pub fn bindings_of<'a>(
+        &'a self,
+        principal: &'a str,
+        groups: &'a [String],
+    ) -> impl Iterator<Item = &'a Arc<RoleBinding>> {
+        self.bindings.values().filter(move |binding| {
             binding.principal.as_deref() == Some(principal)
                 || binding.group.as_ref().is_some_and(|group| groups.contains(group))
-        });
-        given.map(|binding| binding.role).collect()
+        })
     }
 
     /// Whether somebody can administer the whole installation: a person who claimed the account, or a provider's group once
@@ -249,6 +272,14 @@ impl Directory {
         let token = self.tokens.get(self.token_hashes.get(hash)?).filter(|token| token.is_live(now))?;
         let principal = self.principals.get(&token.principal).filter(|principal| principal.is_active(now))?;
         Some((token, principal))
+    }
+
+    /// The tokens that somebody has to see to at `now` (milliseconds since 1970), before they end.
+    pub fn expiring_tokens(&self, now: u64) -> impl Iterator<Item = &Arc<Token>> {
+        self.tokens.values().filter(move |token| {
+            let principal = || self.principals.get(&token.principal);
+            token.needs_renewal(now) && principal().is_some_and(|principal| principal.is_active(now))
+        })
     }
 
     /// The operator's policy files as texts by name.

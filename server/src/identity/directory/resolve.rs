@@ -2,7 +2,7 @@
 
 use super::{
     Directory, DirectoryEdit, MAX_BINDINGS, MAX_EXCHANGED_LIFE_S, MAX_ISSUERS, MAX_POLICY_BYTES, MAX_POLICY_FILES,
-    MAX_PRINCIPALS, MAX_TOKEN_LIFE_MS, MAX_TOKENS, Scope,
+    MAX_PRINCIPALS, MAX_TOKEN_LIFE_MS, MAX_TOKENS, Scope, apply,
 };
 use crate::changes::{Mint, Problem, limits, mint};
 use crate::policy::{PolicySet, PrincipalKind};
@@ -159,7 +159,27 @@ pub(crate) fn resolve(cx: &mut Filling<'_>, mut edit: DirectoryEdit) -> Director
         }
         DirectoryEdit::DistrustIssuer { .. } | DirectoryEdit::RemovePolicy { .. } => {}
     }
+    keep_an_administrator(cx, &edit);
     edit
+}
+
+/// Refuses to take the last administrator away: nobody could give the role again but the holder of the server's own token.
+fn keep_an_administrator(cx: &mut Filling<'_>, edit: &DirectoryEdit) {
+    let takes_away = matches!(
+        edit,
+        DirectoryEdit::RevokeRole { .. }
+            | DirectoryEdit::DisablePrincipal { .. }
+            | DirectoryEdit::ErasePrincipal { .. }
+    );
+    if !takes_away || !cx.directory.is_claimed() {
+        return;
+    }
+    let mut after = cx.directory.clone();
+    if apply(&mut after, edit, cx.now).is_ok() && !after.is_claimed() {
+        let message = "nobody could administer the installation after this; first give another person, who has claimed \
+                       the account, the role administrator everywhere";
+        cx.refuse("/id", "lastAdministrator", message);
+    }
 }
 
 fn role(cx: &mut Filling<'_>, edit: &mut DirectoryEdit) {
@@ -206,9 +226,8 @@ fn token(cx: &mut Filling<'_>, edit: &mut DirectoryEdit) {
             } else if let Some(next) = &old.replaced_by {
                 cx.refuse("/id", "rotated", format!("the token \"{id}\" was rotated already: \"{next}\" replaces it"));
             }
-            if *deadline < cx.now {
-                cx.refuse("/deadline", "past", "the deadline of the old token is over");
-            }
+            // A deadline that has come means at once.
+            *deadline = (*deadline).max(cx.now);
             cx.end("/expiresAt", *expires_at, MAX_TOKEN_LIFE_MS);
             cx.hash(hash);
             *successor = cx.id("token");
@@ -257,6 +276,9 @@ fn policy(cx: &mut Filling<'_>, name: &str, text: &str) {
     if text.len() > MAX_POLICY_BYTES {
         cx.refuse("/text", "tooLong", format!("a policy file has at most {MAX_POLICY_BYTES} bytes"));
         return;
+    }
+    if PolicySet::builtin_files().iter().any(|(builtin, _)| *builtin == name) {
+        cx.refuse("/name", "nameTaken", format!("\"{name}\" comes with the server; give the file another name"));
     }
     let known = cx.directory.policies.contains_key(name);
     if !known {
