@@ -220,7 +220,16 @@ impl Embedded {
         });
         changes.ensure_default_project().await?;
         let audit_door = Arc::new(audit_door(&vault, &changes, &audit, &clock).await?);
-        let door = SdkDoor { hub: Arc::clone(&hub), log: files.assignments.clone() };
+        let identity = Arc::new(identity);
+        let door = SdkDoor {
+            hub: Arc::clone(&hub),
+            log: files.assignments.clone(),
+            changes: Arc::clone(&changes),
+            identity: Arc::clone(&identity),
+            uses: Arc::clone(&uses),
+            audit: audit.clone(),
+            clock: Arc::clone(&clock),
+        };
         let routes = MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) };
         let store = Store {
             journal: files.journal,
@@ -234,7 +243,7 @@ impl Embedded {
         store.register(&metrics, &changes, &hub, &clock);
         let parts = Parts {
             changes,
-            identity: Arc::new(identity),
+            identity,
             sign_in,
             uses,
             audit,

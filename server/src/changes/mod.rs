@@ -32,6 +32,7 @@ pub use change::{
 };
 pub use describe::describe;
 pub use erase::{EraseError, ErasedKey, Standing};
+pub use gate::Question;
 pub use instruction::Instruction;
 pub use mint::{Mint, RandomMint};
 pub use reaches::{LoggedReaches, NoReaches, Reaches};

@@ -102,7 +102,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/policies", Installation(Action::ReadAccess)),
     ("PUT", "/api/v1/policies/{name}", Write),
     ("DELETE", "/api/v1/policies/{name}", Write),
-    ("POST", "/api/v1/policies/check", Own),
+    ("POST", "/api/v1/policies/check", Installation(Action::ReadAccess)),
     ("POST", "/api/v1/policies/explain", Installation(Action::ReadAccess)),
     ("GET", "/api/v1/audit", Installation(Action::ReadAudit)),
     ("GET", "/api/v1/audit/records/{id}", Installation(Action::ReadAudit)),
