@@ -47,7 +47,7 @@ fn sources(folder: &Path, text: &mut String) {
 }
 
 fn defines(source: &str, name: &str) -> bool {
-    ["(", "<"].iter().any(|next| source.contains(&format!("pub async fn {name}{next}")))
+    ["(", "<"].iter().any(|next| source.contains(&format!("async fn {name}{next}")))
 }
 
 /// Names of the handlers that the sources route to: what stands in `get(…)` and is a handler somewhere.
