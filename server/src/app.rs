@@ -19,6 +19,7 @@ use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::jobs::deadlines::Deadlines;
+use crate::jobs::requests::Requests;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{LogState, RealFiles};
@@ -108,7 +109,10 @@ impl App {
     /// Puts the routes together.
     #[must_use]
     pub fn build(config: &Config, parts: Parts) -> Self {
-        let jobs: Vec<Arc<dyn Job>> = vec![Arc::new(Deadlines::new(Arc::clone(&parts.changes)))];
+        let jobs: Vec<Arc<dyn Job>> = vec![
+            Arc::new(Deadlines::new(Arc::clone(&parts.changes))),
+            Arc::new(Requests::new(Arc::clone(&parts.changes))),
+        ];
         let clock = Arc::clone(&parts.clock);
         let api = Api::new(ApiParts {
             changes: parts.changes,

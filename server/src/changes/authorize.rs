@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::direction::{Movement, direction};
 use super::places::{Place, environment, places};
 use super::reach::Reach;
-use super::request::{ChangeRequest, Content, Party, Risk};
+use super::request::{Approval, ChangeRequest, Content, Party, Risk};
 use super::risk::{EditKinds, RiskFacts, assess};
 use super::{Author, Instruction, RequestEdit};
 use crate::environments::Tier;
@@ -171,11 +171,24 @@ pub(crate) fn may_be_looked_at(
             refusal.get_or_insert(decision.policies);
             decision.allowed
         });
-        if !allowed {
+        if !allowed && !may_hear_that_it_is_missing(world, author, &place, policies, now) {
             return Err(Refused::of(&place, refusal.unwrap_or_default(), policies));
         }
     }
     Ok(())
+}
+
+/// Whether the place is an environment that does not exist, named to somebody who may read production, as which it counts: a
+/// slip in a name is answered as one then. Nothing can be made there.
+fn may_hear_that_it_is_missing(world: &World, author: &Author, place: &Place, policies: &PolicySet, now: u64) -> bool {
+    let Some(project) = world.projects.get(&place.resource.project) else { return false };
+    let is_there = project.environments.contains_key(&place.resource.environment);
+    if is_there || place.action == Action::CreateEnvironment || place.resource.tier != Some(Tier::Production) {
+        return false;
+    }
+    let action = Action::ReadConfiguration;
+    let facts = Facts { anonymised: true, ..facts(world, author, action, &place.resource, None, now) };
+    decide(world, author, &Place { action, resource: place.resource.clone(), flag: None }, facts, policies).allowed
 }
 
 fn decide(world: &World, author: &Author, place: &Place, facts: Facts, policies: &PolicySet) -> Decision {
@@ -226,7 +239,7 @@ impl Judging<'_> {
         let judgement = self.judgement();
         let environments: BTreeSet<&String> =
             judgement.environments.iter().chain(&request.content.environments).collect();
-        let approvals = self.counted(request);
+        let approvals = counted(self.before, request, self.now);
         let mut grounds = Grounds {
             environments: environments.iter().map(|key| (*key).clone()).collect(),
             policy_set: self.policies.hash().to_string(),
@@ -263,12 +276,6 @@ impl Judging<'_> {
         grounds.policies.sort_unstable();
         grounds.policies.dedup();
         Verdict::Apply(grounds)
-    }
-
-    /// Approvals that still count: by people who were not shut out since.
-    fn counted<'r>(&self, request: &'r ChangeRequest) -> Vec<&'r super::request::Approval> {
-        let active = |id: &str| self.before.directory.principals.get(id).is_some_and(|it| it.is_active(self.now));
-        request.valid_approvals().into_iter().filter(|approval| active(&approval.by)).collect()
     }
 
     /// Where it has to be allowed, each once. Which flag it is about matters to tokens only.
@@ -443,6 +450,12 @@ impl Judging<'_> {
             needed: 0,
         }
     }
+}
+
+/// Approvals that still count at `now` (milliseconds since 1970): by people who were not shut out since.
+pub(crate) fn counted<'r>(world: &World, request: &'r ChangeRequest, now: u64) -> Vec<&'r Approval> {
+    let active = |id: &str| world.directory.principals.get(id).is_some_and(|it| it.is_active(now));
+    request.valid_approvals().into_iter().filter(|approval| active(&approval.by)).collect()
 }
 
 /// Whether another variation is served while the flag is off, or one counts as a person's that did not.
