@@ -48,7 +48,7 @@ pub const PORT: u16 = 8080;
 /// Flag that the applications evaluate.
 pub const FLAG: &str = "engine";
 /// Environment that the applications are in.
-const ENVIRONMENT: &str = "production";
+const ENVIRONMENT: &str = "development";
 /// Thursday, 1 January 2026, in milliseconds since 1970.
 const START_MS: u64 = 1_767_225_600_000;
 /// Most targeting keys that the simulation's segment gets.
@@ -126,14 +126,23 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     let log = SlowLog { log: Arc::clone(&store.log), ledger, random: parking_lot::Mutex::new(random) };
     let listener = Listener(turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?);
     let (identity, _) = Identity::open(store.vault.clone(), Some(TOKEN), [1; 32]).await?;
-    let door = SdkDoor { hub: Arc::clone(&hub), log: Arc::new(log) };
+    let (identity, uses) = (Arc::new(identity), Arc::new(Uses::open(store.vault.clone())?));
+    let door = SdkDoor {
+        hub: Arc::clone(&hub),
+        log: Arc::new(log),
+        changes: Arc::clone(&changes),
+        identity: Arc::clone(&identity),
+        uses: Arc::clone(&uses),
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+    };
     let sessions = Sessions::open(store.vault.clone(), START_MS).await?;
     let accounts = Accounts::open(store.vault.clone(), sessions.clone(), Passwords::new()?)?;
     let parts = app::Parts {
         changes,
-        identity: Arc::new(identity),
+        identity,
         sign_in: Arc::new(SignIn::new(accounts, sessions, Arc::clone(&clock), audit.clone())),
-        uses: Arc::new(Uses::open(store.vault.clone())?),
+        uses,
         audit,
         clock,
         metrics: Metrics::new(),

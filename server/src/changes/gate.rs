@@ -64,6 +64,7 @@ impl ChangeService {
             action,
             environment: resource.environment.clone(),
             flag: flag.map(str::to_owned),
+            because: authorize::because(&decision.policies, &*self.policies_of(&self.world()).map_err(Box::new)?),
             policies: decision.policies,
         };
         let stepped = |facts| Facts { factor_fresh: true, ..known(facts) };

@@ -87,7 +87,7 @@ impl Api {
         json(self.send("POST", path, &[], Some(body))?)
     }
 
-    /// Edits a resource.
+    /// Sends what is to change of a resource, as [`Self::post`] does.
     pub fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, CliError> {
         json(self.send("PATCH", path, &[], Some(body))?)
     }

@@ -83,7 +83,7 @@ pub enum SdkKeyCommand {
     /// Create an SDK key; it is shown once
     Create {
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
         /// Name for people
         #[arg(long, default_value = "")]
@@ -98,7 +98,7 @@ pub enum SdkKeyCommand {
     /// List SDK keys
     List {
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
     },
     /// Replace an SDK key by a new one; the old one lives on for a while
@@ -106,7 +106,7 @@ pub enum SdkKeyCommand {
         /// Id of the key
         id: String,
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
         /// How long the old one lives on: 24h, 30m; 0 ends it at once
         #[arg(long, value_name = "TIME", value_parser = minutes, default_value = "24h")]
@@ -120,7 +120,7 @@ pub enum SdkKeyCommand {
         /// Id of the key
         id: String,
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
     },
 }

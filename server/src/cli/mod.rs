@@ -10,12 +10,14 @@ mod change;
 mod environment;
 mod error;
 mod flag;
+mod freeze;
 mod issuer;
 mod journal;
 mod output;
 mod policy;
 mod profile;
 mod progress;
+mod request;
 mod role;
 mod segment;
 mod serve;
@@ -76,6 +78,17 @@ enum Command {
     /// SDK keys: the credentials of applications
     #[command(subcommand)]
     SdkKey(environment::SdkKeyCommand),
+    /// Make a change that a file describes
+    Change(Box<change::ChangeArgs>),
+    /// Change requests: changes that others have to agree to
+    #[command(subcommand)]
+    Request(request::RequestCommand),
+    /// Freezes: times in which an environment is not changed
+    #[command(subcommand)]
+    Freeze(freeze::FreezeCommand),
+    /// Reviews of changes that were made in an emergency
+    #[command(subcommand)]
+    Review(freeze::ReviewCommand),
     /// Projects
     #[command(subcommand)]
     Project(environment::ProjectCommand),
@@ -125,6 +138,10 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
+        Command::Change(args) => change::run(&args, &api()?, output),
+        Command::Request(command) => request::run(command, &api()?, output),
+        Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
+        Command::Review(command) => freeze::run_review(command, &api()?, output),
         Command::Project(command) => environment::run_project(command, &api()?, output),
         Command::Agent(command) => agent::run(command, &api()?, output),
         Command::ServiceAccount(command) => service_account::run(command, &api()?, output),

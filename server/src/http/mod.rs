@@ -26,11 +26,13 @@ pub mod projects;
 pub mod rate;
 pub mod requests;
 pub mod revert;
+mod reviews;
 pub mod roles;
 pub mod sdk;
 pub mod sdk_keys;
 pub mod segments;
 pub mod session;
+mod shown;
 pub mod status;
 pub mod strict;
 pub mod tokens;
@@ -76,6 +78,8 @@ pub struct ApiParts {
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
     pub audit: Arc<dyn AuditLog>,
+    /// Both logs, to be read, checked and signed.
+    pub audit_door: Arc<audit::AuditDoor>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
