@@ -2,6 +2,7 @@
 //!
 //! Commands speak the same API as everybody else; none reaches into the store of a running server.
 
+mod agent;
 mod api;
 mod assignments;
 mod audit;
@@ -10,16 +11,21 @@ mod environment;
 mod error;
 mod flag;
 mod freeze;
+mod issuer;
 mod journal;
 mod output;
+mod policy;
 mod privacy;
 mod profile;
 mod progress;
 mod request;
+mod role;
 mod segment;
 mod serve;
+mod service_account;
 mod show;
 mod store;
+mod token;
 mod trail;
 mod transfer;
 
@@ -91,6 +97,24 @@ enum Command {
     /// Projects
     #[command(subcommand)]
     Project(environment::ProjectCommand),
+    /// AI agents: register, list, renew, disable
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
+    /// Service accounts: programs of yours, such as deployment pipelines
+    #[command(subcommand)]
+    ServiceAccount(service_account::ServiceAccountCommand),
+    /// Roles: who may do what where
+    #[command(subcommand)]
+    Role(role::RoleCommand),
+    /// Tokens: credentials of service accounts and AI agents
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Issuers whose identity tokens buy tokens, for CI
+    #[command(subcommand)]
+    Issuer(issuer::IssuerCommand),
+    /// The policies: what decides, and why
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 /// Runs the command line of this process.
@@ -125,6 +149,12 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
         Command::Review(command) => freeze::run_review(command, &api()?, output),
         Command::Project(command) => environment::run_project(command, &api()?, output),
+        Command::Agent(command) => agent::run(command, &api()?, output),
+        Command::ServiceAccount(command) => service_account::run(command, &api()?, output),
+        Command::Role(command) => role::run(command, &api()?, output),
+        Command::Token(command) => token::run(command, api, || Api::stranger(cli.server.target()?), output),
+        Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Policy(command) => policy::run(command, api, output),
     }
 }
 
