@@ -48,7 +48,7 @@ pub const PORT: u16 = 8080;
 /// Flag that the applications evaluate.
 pub const FLAG: &str = "engine";
 /// Environment that the applications are in.
-const ENVIRONMENT: &str = "production";
+const ENVIRONMENT: &str = "development";
 /// Thursday, 1 January 2026, in milliseconds since 1970.
 const START_MS: u64 = 1_767_225_600_000;
 /// Most targeting keys that the simulation's segment gets.

@@ -120,7 +120,7 @@ impl TestClient {
     pub fn create_flag(&self, key: &str) -> u64 {
         let variations = json!([{"key": "on", "value": true}, {"key": "off", "value": false}]);
         let flag = json!({"key": key, "kind": "boolean", "variations": variations});
-        let outcome = self.change("production", json!([{"kind": "createFlag", "flag": flag}])).ok();
+        let outcome = self.change("development", json!([{"kind": "createFlag", "flag": flag}])).ok();
         outcome["revision"].as_u64().expect("a revision")
     }
 

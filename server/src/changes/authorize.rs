@@ -171,11 +171,24 @@ pub(crate) fn may_be_looked_at(
             refusal.get_or_insert(decision.policies);
             decision.allowed
         });
-        if !allowed {
+        if !allowed && !may_hear_that_it_is_missing(world, author, &place, policies, now) {
             return Err(Refused::of(&place, refusal.unwrap_or_default(), policies));
         }
     }
     Ok(())
+}
+
+/// Whether the place is an environment that does not exist, named to somebody who may read production, as which it counts: a
+/// slip in a name is answered as one then. Nothing can be made there.
+fn may_hear_that_it_is_missing(world: &World, author: &Author, place: &Place, policies: &PolicySet, now: u64) -> bool {
+    let Some(project) = world.projects.get(&place.resource.project) else { return false };
+    let is_there = project.environments.contains_key(&place.resource.environment);
+    if is_there || place.action == Action::CreateEnvironment || place.resource.tier != Some(Tier::Production) {
+        return false;
+    }
+    let action = Action::ReadConfiguration;
+    let facts = Facts { anonymised: true, ..facts(world, author, action, &place.resource, None, now) };
+    decide(world, author, &Place { action, resource: place.resource.clone(), flag: None }, facts, policies).allowed
 }
 
 fn decide(world: &World, author: &Author, place: &Place, facts: Facts, policies: &PolicySet) -> Decision {

@@ -73,7 +73,7 @@ pub struct Parts {
 /// durability together: many writers share one sync.
 pub struct ChangeService {
     journal: Arc<dyn Journal>,
-    key_sets: Arc<dyn KeySetStore>,
+    pub(super) key_sets: Arc<dyn KeySetStore>,
     pub(super) requests: Arc<dyn RequestStore>,
     pub(super) audit: Arc<dyn AuditLog>,
     pub(super) reaches: Arc<dyn Reaches>,
@@ -83,15 +83,15 @@ pub struct ChangeService {
     following: tokio::task::JoinHandle<()>,
     history: History,
     head: Mutex<Head>,
-    failures: Arc<Failures>,
+    pub(super) failures: Arc<Failures>,
 }
 
 /// Writes that did not become durable.
-struct Failures {
+pub(super) struct Failures {
     /// Set when an entry that the head holds may not be in the journal.
     stale: AtomicBool,
     /// Counts them, so that who waits for another's write learns of its failure.
-    count: watch::Sender<u64>,
+    pub(super) count: watch::Sender<u64>,
 }
 
 impl Failures {
@@ -393,7 +393,7 @@ impl ChangeService {
     }
 
     /// Waits until `revision` is durable and visible; `false` if a write failed meanwhile and it may never be.
-    async fn settled(&self, revision: u64, mut failures: watch::Receiver<u64>) -> Result<bool, ChangeError> {
+    pub(super) async fn settled(&self, revision: u64, mut failures: watch::Receiver<u64>) -> Result<bool, ChangeError> {
         tokio::select! {
             biased;
             reached = self.follower.reach(revision) => Ok(reached.map(|()| true)?),

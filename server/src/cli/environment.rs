@@ -70,7 +70,7 @@ pub enum SdkKeyCommand {
     /// Create an SDK key; it is shown once
     Create {
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
         /// Name for people
         #[arg(long, default_value = "")]
@@ -85,7 +85,7 @@ pub enum SdkKeyCommand {
     /// List SDK keys
     List {
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
     },
     /// Revoke an SDK key: its streams close at once
@@ -93,7 +93,7 @@ pub enum SdkKeyCommand {
         /// Id of the key
         id: String,
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
     },
 }

@@ -1,5 +1,6 @@
 //! The write path from end to end, on a journal in memory.
 
+mod erase;
 mod faults;
 mod governed;
 mod governed_properties;
@@ -64,7 +65,7 @@ impl Server {
         self.service.submit(&author(), draft(instructions)).await
     }
 
-    /// The one allocation of the fallthrough of `flag` in production.
+    /// The one allocation of the fallthrough of `flag` in development.
     pub(crate) fn fallthrough(&self, flag: &str) -> Value {
         let flag = self.service.world().flag("default", flag).unwrap().published.clone();
         serde_json::to_value(&flag.environments["development"].fallthrough).unwrap()
