@@ -90,7 +90,7 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
         ));
     }
     match error {
-        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_)
+        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) | StartError::Audit(_)
             if !text.contains("is in use by process") =>
         {
             CliError::Damaged(format!(
@@ -99,7 +99,9 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
                 folder.display()
             ))
         }
-        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) => CliError::Unexpected(text),
+        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) | StartError::Audit(_) => {
+            CliError::Unexpected(text)
+        }
         StartError::Identity(_) | StartError::Tls(_) | StartError::Limit(_) => CliError::Usage(text),
         _ => CliError::Unexpected(text),
     }
