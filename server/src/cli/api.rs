@@ -72,6 +72,11 @@ impl Api {
         json(self.send("POST", path, &[], Some(body))?)
     }
 
+    /// Sends what is to change of a resource, as [`Self::post`] does.
+    pub fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, CliError> {
+        json(self.send("PATCH", path, &[], Some(body))?)
+    }
+
     /// Deletes a resource.
     pub fn delete(&self, path: &str) -> Result<Value, CliError> {
         json(self.send("DELETE", path, &[], None::<&()>)?)

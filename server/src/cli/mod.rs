@@ -9,10 +9,12 @@ mod change;
 mod environment;
 mod error;
 mod flag;
+mod freeze;
 mod journal;
 mod output;
 mod profile;
 mod progress;
+mod request;
 mod segment;
 mod serve;
 mod show;
@@ -70,6 +72,17 @@ enum Command {
     /// SDK keys: the credentials of applications
     #[command(subcommand)]
     SdkKey(environment::SdkKeyCommand),
+    /// Make a change that a file describes
+    Change(Box<change::ChangeArgs>),
+    /// Change requests: changes that others have to agree to
+    #[command(subcommand)]
+    Request(request::RequestCommand),
+    /// Freezes: times in which an environment is not changed
+    #[command(subcommand)]
+    Freeze(freeze::FreezeCommand),
+    /// Reviews of changes that were made in an emergency
+    #[command(subcommand)]
+    Review(freeze::ReviewCommand),
     /// Projects
     #[command(subcommand)]
     Project(environment::ProjectCommand),
@@ -101,6 +114,10 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
+        Command::Change(args) => change::run(&args, &api()?, output),
+        Command::Request(command) => request::run(command, &api()?, output),
+        Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
+        Command::Review(command) => freeze::run_review(command, &api()?, output),
         Command::Project(command) => environment::run_project(command, &api()?, output),
     }
 }

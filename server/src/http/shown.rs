@@ -97,8 +97,11 @@ fn in_environment(config: &FlagEnvironment, shown: Shown) -> Value {
     if shown == Shown::Everything {
         return json!(config);
     }
-    let counted: Vec<Value> =
-        config.targets.iter().map(|target| json!({"variation": target.variation, "keyCount": target.keys.len()})).collect();
+    let counted: Vec<Value> = config
+        .targets
+        .iter()
+        .map(|target| json!({"variation": target.variation, "keyCount": target.keys.len()}))
+        .collect();
     let rules: Vec<Value> = config.rules.iter().map(rule).collect();
     let bare = FlagEnvironment { targets: Vec::new(), rules: Vec::new(), ..config.clone() };
     let mut config = json!(bare);

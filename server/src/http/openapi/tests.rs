@@ -7,13 +7,14 @@ use crate::http::strict;
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// What can be asked without a credential.
-const OPEN: [&str; 6] = [
+const OPEN: [&str; 7] = [
     "get /healthz",
     "get /readyz",
     "get /metrics",
     "post /api/v1/session",
     "post /api/v1/session/claim",
     "post /api/v1/session/claim/finish",
+    "post /api/v1/token-exchange",
 ];
 
 fn operations() -> Vec<(String, String, Value)> {
