@@ -7,3 +7,4 @@ mod people;
 mod reading;
 mod sdk_keys;
 mod serving;
+mod sight;

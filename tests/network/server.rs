@@ -15,12 +15,13 @@ use guidon_server::assignments::{
     AppendError, Assignment, AssignmentLog, BatchLimits, MemoryAssignments, Origin, Page, Query, QueryError,
     RefusedBatch, Storing,
 };
-use guidon_server::audit::MemoryAudit;
+use guidon_server::audit::{CheckpointKey, DirectoryPeople, MemoryAudit, Trail, VaultPeople};
 use guidon_server::changes::keysets::MemoryKeySets;
 use guidon_server::changes::request::VaultRequests;
 use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, NoReaches, Parts, RandomMint};
 use guidon_server::clock::{Clock, ManualClock};
 use guidon_server::config::Config;
+use guidon_server::http::audit::AuditDoor;
 use guidon_server::http::sdk::{self, SdkDoor};
 use guidon_server::http::{MoreRoutes, transport};
 use guidon_server::identity::accounts::Accounts;
@@ -32,7 +33,7 @@ use guidon_server::journal::{Journal, MemoryJournal};
 use guidon_server::policy::PrincipalKind;
 use guidon_server::push::{Hub, PushLimits};
 use guidon_server::shutdown::Shutdown;
-use guidon_server::state::World;
+use guidon_server::state::{Follower, World};
 use guidon_server::telemetry::Metrics;
 use guidon_server::vault::MemoryVault;
 use rand::rngs::StdRng;
@@ -127,15 +128,38 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     let log = SlowLog { log: Arc::clone(&store.log), ledger, random: parking_lot::Mutex::new(random) };
     let listener = Listener(turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?);
     let (identity, _) = Identity::open(store.vault.clone(), Some(TOKEN), [1; 32]).await?;
-    let door = SdkDoor { hub: Arc::clone(&hub), log: Arc::new(log) };
+    let identity = Arc::new(identity);
+    let uses = Arc::new(Uses::open(store.vault.clone())?);
+    let door = SdkDoor {
+        hub: Arc::clone(&hub),
+        log: Arc::new(log),
+        changes: Arc::clone(&changes),
+        identity: Arc::clone(&identity),
+        uses: Arc::clone(&uses),
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+    };
+    let world = |follower: &Arc<Follower>| {
+        let follower = Arc::clone(follower);
+        move || follower.world()
+    };
+    let people = DirectoryPeople::new(world(changes.follower()), VaultPeople::new(store.vault.clone()));
+    let trail = Trail {
+        journal: Arc::clone(changes.journal()),
+        events: audit.clone(),
+        people: Arc::new(people),
+        tiers: Arc::new(world(changes.follower())),
+    };
+    let audit_door = AuditDoor::new(trail, CheckpointKey::open(&*store.vault).await?, Arc::clone(&clock));
     let sessions = Sessions::open(store.vault.clone(), START_MS).await?;
     let accounts = Accounts::open(store.vault.clone(), sessions.clone(), Passwords::new()?)?;
     let parts = app::Parts {
         changes,
-        identity: Arc::new(identity),
+        identity,
         sign_in: Arc::new(SignIn::new(accounts, sessions, Arc::clone(&clock), audit.clone())),
-        uses: Arc::new(Uses::open(store.vault.clone())?),
+        uses,
         audit,
+        audit_door: Arc::new(audit_door),
         clock,
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),

@@ -152,7 +152,10 @@ fn greet(embedded: &Embedded, config: &Config, address: SocketAddr) -> Result<()
     }
     if !embedded.parts.changes.world().directory.is_claimed() {
         let guidon = called();
-        writeln!(out, "\nStaging and production are changed by people with roles. To invite the first administrator:\n")?;
+        writeln!(
+            out,
+            "\nStaging and production are changed by people with roles. To invite the first administrator:\n"
+        )?;
         writeln!(out, "  {guidon} account invite NAME")?;
         writeln!(out, "  {guidon} role grant administrator --to NAME")?;
     }

@@ -95,9 +95,13 @@ async fn bless() {
     let mut script = Script::start(&site).await;
     let keys = ["ann", "bob"];
     script
-        .edit(&author(), "development", json!([engine_flag("engine"), {"kind": "turnFlagOn", "flag": "engine"},
+        .edit(
+            &author(),
+            "development",
+            json!([engine_flag("engine"), {"kind": "turnFlagOn", "flag": "engine"},
             {"kind": "addTargets", "flag": "engine", "variation": "ai", "keys": keys},
-            {"kind": "createSegment", "segment": {"key": "beta", "included": keys}}]))
+            {"kind": "createSegment", "segment": {"key": "beta", "included": keys}}]),
+        )
         .await;
     // The first administrator, whom the operator invites; then the others, whom the administrator invites.
     script.directory(&author(), json!({"kind": "createAccount", "id": "human-admin"})).await;
@@ -125,23 +129,35 @@ async fn bless() {
     script.directory(&admin, json!({"kind": "createServiceAccount", "name": "CI"})).await;
     let end = START_MS + 30 * 24 * 60 * 60 * 1_000;
     script
-        .directory(&admin, json!({"kind": "createAgent", "name": "Helper", "tool": "editor", "model": "m-1",
-            "owner": "human-developer", "expiresAt": end}))
+        .directory(
+            &admin,
+            json!({"kind": "createAgent", "name": "Helper", "tool": "editor", "model": "m-1",
+            "owner": "human-developer", "expiresAt": end}),
+        )
         .await;
     let (service, agent) = (script.principal(PrincipalKind::Service), script.principal(PrincipalKind::Agent));
     let scope = json!({"project": "default", "environments": ["development"], "actions": ["read", "edit"]});
     script
-        .directory(&admin, json!({"kind": "createToken", "principal": agent, "scope": scope, "expiresAt": end,
-            "hash": "11".repeat(32)}))
+        .directory(
+            &admin,
+            json!({"kind": "createToken", "principal": agent, "scope": scope, "expiresAt": end,
+            "hash": "11".repeat(32)}),
+        )
         .await;
     let token = script.world().directory.tokens.keys().next().expect("made").clone();
     script
-        .directory(&admin, json!({"kind": "rotateToken", "id": token, "hash": "22".repeat(32), "expiresAt": end,
-            "deadline": START_MS + 24 * 60 * 60 * 1_000}))
+        .directory(
+            &admin,
+            json!({"kind": "rotateToken", "id": token, "hash": "22".repeat(32), "expiresAt": end,
+            "deadline": START_MS + 24 * 60 * 60 * 1_000}),
+        )
         .await;
     script
-        .directory(&admin, json!({"kind": "trustIssuer", "issuer": "https://ci.example", "audience": "guidon",
-            "claims": {"repository": "acme/shop"}, "principal": service, "scope": scope, "lifetimeS": 600}))
+        .directory(
+            &admin,
+            json!({"kind": "trustIssuer", "issuer": "https://ci.example", "audience": "guidon",
+            "claims": {"repository": "acme/shop"}, "principal": service, "scope": scope, "lifetimeS": 600}),
+        )
         .await;
     let text = "@id(\"own\")\nforbid (principal is Agent, action == Action::\"deleteFlag\", resource);\n";
     script.directory(&admin, json!({"kind": "setPolicy", "name": "own.cedar", "text": text})).await;
@@ -159,7 +175,12 @@ async fn bless() {
                {"kind": "setRollout", "flag": "engine", "weights": {"ai": ai, "baseline": 100_000 - ai}}])
     };
     let opened = script.open_request(&developer, ramp(5_000)).await;
-    script.step(&developer, RequestEdit::CommentRequest { id: opened.clone(), by: by(&developer), text: "a tenth later".into() }).await;
+    script
+        .step(
+            &developer,
+            RequestEdit::CommentRequest { id: opened.clone(), by: by(&developer), text: "a tenth later".into() },
+        )
+        .await;
     let hash = script.service.request("default", &opened).expect("there").content.hash.clone();
     script.step(&approver, RequestEdit::ApproveRequest { id: opened.clone(), by: by(&approver), hash }).await;
     script.tick();
