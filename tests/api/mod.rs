@@ -8,4 +8,5 @@ mod reading;
 mod sdk_keys;
 mod secrets;
 mod serving;
+mod sight;
 mod trail;
