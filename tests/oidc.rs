@@ -222,7 +222,8 @@ fn a_stolen_code_or_state_is_worth_nothing() {
     assert_eq!(finish(&state_two, &code_two, &thief).problem()["code"], "unauthorized");
     assert_eq!(finish(&state_two, &code_two, &victim).status, 401, "a state is used once");
     assert_eq!(finish("no-such-state", &code, &victim).status, 401);
-    // What the thief tried used the first code up at the provider.
+    // None of it kept the victim from coming in, once.
+    assert_eq!(finish(&state, &code, &victim).status, 200);
     assert_eq!(finish(&state, &code, &victim).status, 401);
     let elsewhere = json!({"redirectUri": "https://evil.example/callback", "codeChallenge": challenge_of(&thief)});
     assert_eq!(stranger.post("/api/v1/session/oidc", &elsewhere).problem()["errors"][0]["pointer"], "/redirectUri");
