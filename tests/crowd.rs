@@ -38,7 +38,7 @@ struct Door {
 impl Door {
     fn of(server: &ServerProcess) -> Self {
         let address = server.client.url.strip_prefix("http://").expect("a plain address");
-        let credential = server.client.create_sdk_key("production").into();
+        let credential = server.client.create_sdk_key("development").into();
         Self { server: address.parse().expect("an address"), credential }
     }
 
@@ -103,14 +103,14 @@ fn server() -> ServerProcess {
     let value = "x".repeat(VALUE_BYTES);
     let variations = json!([{"key": "on", "value": value}, {"key": "off", "value": ""}]);
     let flag = json!({"key": "f", "kind": "string", "variations": variations});
-    server.client.change("production", json!([{"kind": "createFlag", "flag": flag}])).ok();
+    server.client.change("development", json!([{"kind": "createFlag", "flag": flag}])).ok();
     server
 }
 
 /// Makes a change that carries the flag's values; answers its revision.
 fn toggle(server: &ServerProcess, on: bool) -> u64 {
     let kind = if on { "turnFlagOn" } else { "turnFlagOff" };
-    let outcome: Value = server.client.change("production", json!([{"kind": kind, "flag": "f"}])).ok();
+    let outcome: Value = server.client.change("development", json!([{"kind": kind, "flag": "f"}])).ok();
     outcome["revision"].as_u64().expect("a revision")
 }
 

@@ -16,9 +16,9 @@ fn unthrottled() -> ServerOptions {
     ServerOptions { arguments, ..ServerOptions::default() }
 }
 
-/// A change of `production`, with a comment.
+/// A change of `development`, with a comment.
 fn change(comment: &str, instructions: Value) -> Value {
-    json!({"environment": "production", "comment": comment, "instructions": instructions})
+    json!({"environment": "development", "comment": comment, "instructions": instructions})
 }
 
 const CHANGES: &str = "/api/v1/projects/default/changes";
@@ -26,7 +26,7 @@ const CHANGES: &str = "/api/v1/projects/default/changes";
 /// Everything the API shows of flags and segments.
 fn whole_state(client: &TestClient) -> Vec<Value> {
     let mut pages = Vec::new();
-    for path in ["/api/v1/projects/default/flags", "/api/v1/projects/default/environments/production/segments"] {
+    for path in ["/api/v1/projects/default/flags", "/api/v1/projects/default/environments/development/segments"] {
         let mut after = String::new();
         loop {
             let page = client.get(&format!("{path}?limit=100&after={after}")).ok();

@@ -12,7 +12,7 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 
 use crate::support::{TestServer, flag, reaches};
 
-const ASSIGNMENTS: &str = "/api/v1/projects/default/environments/production/assignments";
+const ASSIGNMENTS: &str = "/api/v1/projects/default/environments/development/assignments";
 
 async fn connect(server: &TestServer, credential: &str, instance: &str) -> Client {
     Client::builder(&server.url, credential)
@@ -46,7 +46,7 @@ async fn a_change_reaches_a_connected_sdk() {
 
     let applied = async {
         loop {
-            let path = "/api/v1/projects/default/environments/production/connections";
+            let path = "/api/v1/projects/default/environments/development/connections";
             let (_, answer) = server.call("GET", path, None).await;
             let seen = serde_json::from_str::<Value>(&answer).unwrap()["connections"][0].clone();
             if seen["applied"] == off {
@@ -120,7 +120,7 @@ async fn a_revoked_key_closes_its_streams_and_opens_none() {
     let created = server.change(json!([{"kind": "createFlag", "flag": flag("engine", false)}])).await;
     let client = connect(&server, &credential, "one").await;
     reaches(&client, created).await;
-    let path = format!("/api/v1/projects/default/environments/production/sdk-keys/{id}");
+    let path = format!("/api/v1/projects/default/environments/development/sdk-keys/{id}");
     let (status, answer) = server.call("DELETE", &path, None).await;
     assert!(status < 300, "{status} {answer}");
     let refused = async {
@@ -227,7 +227,7 @@ async fn a_browser_brings_its_key_as_a_subprotocol_and_is_told_when_it_is_refuse
     assert_eq!((&patch["kind"], keys(&patch)), (&json!("patch"), vec!["open".to_owned()]));
     assert!(patch["revision"].as_str().unwrap().ends_with(&format!(":{seen}")), "{patch}");
 
-    let path = format!("/api/v1/projects/default/environments/production/sdk-keys/{id}");
+    let path = format!("/api/v1/projects/default/environments/development/sdk-keys/{id}");
     let (status, answer) = server.call("DELETE", &path, None).await;
     assert!(status < 300, "{status} {answer}");
     assert_eq!(hear(&mut socket).await, Err(4001));

@@ -4,11 +4,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{self, AuditLog, AuditOptions, Event, EventKind, FileAuditLog};
+use crate::audit::{
+    self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, Event, EventKind, FileAuditLog, Trail, VaultPeople,
+};
 use crate::changes::request::VaultRequests;
 use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
+use crate::http::audit::AuditDoor;
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
@@ -19,12 +22,13 @@ use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::jobs::deadlines::Deadlines;
+use crate::jobs::requests::Requests;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{self, LogState, RealFiles};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
-use crate::state::{self, DataFolder, FolderLock, Keeper, OpenOptions, Publisher, World};
+use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
 use crate::telemetry::Metrics;
 use crate::vault::{FileVault, KeySource, MASTER_KEY_VARIABLE, MasterKey, Vault, VaultError, VaultKeySets};
 
@@ -91,6 +95,8 @@ pub struct Parts {
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
     pub audit: Arc<dyn AuditLog>,
+    /// Both logs, to be read, checked and signed.
+    pub audit_door: Arc<AuditDoor>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -119,7 +125,10 @@ impl App {
     /// Puts the routes together.
     #[must_use]
     pub fn build(config: &Config, parts: Parts) -> Self {
-        let jobs: Vec<Arc<dyn Job>> = vec![Arc::new(Deadlines::new(Arc::clone(&parts.changes)))];
+        let jobs: Vec<Arc<dyn Job>> = vec![
+            Arc::new(Deadlines::new(Arc::clone(&parts.changes))),
+            Arc::new(Requests::new(Arc::clone(&parts.changes))),
+        ];
         let clock = Arc::clone(&parts.clock);
         let api = Api::new(ApiParts {
             changes: parts.changes,
@@ -128,6 +137,7 @@ impl App {
             oidc: parts.oidc,
             uses: parts.uses,
             audit: parts.audit,
+            audit_door: parts.audit_door,
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -222,7 +232,7 @@ impl Embedded {
         let changes = ChangeService::start(ChangeParts {
             journal,
             key_sets: Arc::new(VaultKeySets::new(Arc::clone(&vault))),
-            requests: Arc::new(VaultRequests::new(vault)),
+            requests: Arc::new(VaultRequests::new(Arc::clone(&vault))),
             audit: audit.clone(),
             reaches: Arc::new(LoggedReaches::new(files.assignments.clone(), Arc::clone(&clock))),
             clock: Arc::clone(&clock),
@@ -231,7 +241,17 @@ impl Embedded {
             publishers,
         });
         changes.ensure_default_project().await?;
-        let door = SdkDoor { hub: Arc::clone(&hub), log: files.assignments.clone() };
+        let audit_door = Arc::new(audit_door(&vault, &changes, &audit, &clock).await?);
+        let identity = Arc::new(identity);
+        let door = SdkDoor {
+            hub: Arc::clone(&hub),
+            log: files.assignments.clone(),
+            changes: Arc::clone(&changes),
+            identity: Arc::clone(&identity),
+            uses: Arc::clone(&uses),
+            audit: audit.clone(),
+            clock: Arc::clone(&clock),
+        };
         let routes = MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) };
         let store = Store {
             journal: files.journal,
@@ -245,11 +265,12 @@ impl Embedded {
         store.register(&metrics, &changes, &hub, &clock);
         let parts = Parts {
             changes,
-            identity: Arc::new(identity),
+            identity,
             sign_in,
             oidc,
             uses,
             audit,
+            audit_door,
             clock,
             metrics,
             shutdown: Shutdown::new(),
@@ -305,6 +326,23 @@ impl Store {
         });
         let log = Arc::clone(&self.assignments);
         metrics.reading("assignments_bytes", "Length of the assignment log's files", move || whole(log.health().bytes));
+        let log = Arc::clone(&self.audit);
+        metrics.reading("security_log_writable", "1 while the security log takes events", move || {
+            i64::from(log.health().is_writable())
+        });
+        let log = Arc::clone(&self.audit);
+        metrics
+            .reading("security_log_bytes", "Length of the security log's files", move || whole(log.health().log.bytes));
+        let log = Arc::clone(&self.audit);
+        metrics.reading("security_log_queued", "Events that wait to be written to the security log", move || {
+            whole(log.health().queued as u64)
+        });
+        let log = Arc::clone(&self.audit);
+        metrics.reading(
+            "security_log_lost",
+            "Events since the start that could not be written and are only counted",
+            move || whole(log.health().lost),
+        );
         metrics.register(|registry| {
             hub.metrics().register(registry);
             self.assignments.metrics().register(registry);
@@ -341,6 +379,25 @@ impl Store {
 /// A count as a gauge's value.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+async fn audit_door(
+    vault: &Arc<dyn Vault>,
+    changes: &ChangeService,
+    events: &Arc<FileAuditLog>,
+    clock: &Arc<dyn Clock>,
+) -> Result<AuditDoor, VaultError> {
+    let world = |follower: &Arc<Follower>| {
+        let follower = Arc::clone(follower);
+        move || follower.world()
+    };
+    let trail = Trail {
+        journal: Arc::clone(changes.journal()),
+        events: events.clone(),
+        people: Arc::new(DirectoryPeople::new(world(changes.follower()), VaultPeople::new(Arc::clone(vault)))),
+        tiers: Arc::new(world(changes.follower())),
+    };
+    Ok(AuditDoor::new(trail, CheckpointKey::open(&**vault).await?, Arc::clone(clock)))
 }
 
 async fn sign_in(

@@ -17,27 +17,27 @@ fn a_change_says_what_it_did_and_doing_it_again_changes_nothing() {
     let server = ServerProcess::start();
     let created = server.client.create_flag("checkout");
     let on = json!([{"kind": "turnFlagOn", "flag": "checkout"}]);
-    let changed = server.client.change("production", on.clone()).ok();
+    let changed = server.client.change("development", on.clone()).ok();
     assert_eq!(
         changed,
-        json!({"revision": created + 1, "changed": ["environment/production/flag/checkout"],
-               "summary": ["turned checkout on in production"], "dryRun": false})
+        json!({"revision": created + 1, "changed": ["environment/development/flag/checkout"],
+               "summary": ["turned checkout on in development"], "dryRun": false})
     );
-    let again = server.client.change("production", on).ok();
+    let again = server.client.change("development", on).ok();
     assert_eq!((&again["revision"], &again["changed"]), (&json!(created + 1), &json!([])));
     let shown = server.client.get("/api/v1/projects/default/flags/checkout").ok();
-    assert_eq!((&shown["environments"]["production"]["on"], &shown["revision"]), (&json!(true), &json!(created + 1)));
+    assert_eq!((&shown["environments"]["development"]["on"], &shown["revision"]), (&json!(true), &json!(created + 1)));
 }
 
 #[test]
 fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let server = ServerProcess::start();
     let revision = server.client.create_flag("checkout");
-    let change = json!({"environment": "production", "dryRun": true, "instructions": [{"kind": "turnFlagOn", "flag": "checkout"}]});
+    let change = json!({"environment": "development", "dryRun": true, "instructions": [{"kind": "turnFlagOn", "flag": "checkout"}]});
     let would = server.client.post(CHANGES, &change).ok();
     assert_eq!(
         (&would["dryRun"], &would["changed"][0]),
-        (&json!(true), &json!("environment/production/flag/checkout"))
+        (&json!(true), &json!("environment/development/flag/checkout"))
     );
     assert_eq!(server.client.get("/api/v1/status").ok()["revision"], revision);
 }
@@ -60,7 +60,7 @@ fn malformed_json_is_located() {
 fn everything_wrong_with_a_body_is_named_with_its_place() {
     let server = ServerProcess::start();
     server.client.create_flag("checkout");
-    let body = json!({"environment": "production", "instructions": [
+    let body = json!({"environment": "development", "instructions": [
         {"kind": "turnFlagsOn", "flag": "checkout"},
         {"kind": "turnFlagOn", "flag": 7},
         {"kind": "addRule", "flag": "checkout", "rule": {"clauses": [{"attribute": "a", "op": "inn"}], "serve": {"variation": "on"}}},
@@ -77,7 +77,7 @@ fn everything_wrong_with_a_body_is_named_with_its_place() {
             ("/instructions/3/colour", "unknownField"),
         ]
     );
-    let top = server.client.post(CHANGES, &json!({"enviroment": "production", "instructions": []})).problem();
+    let top = server.client.post(CHANGES, &json!({"enviroment": "development", "instructions": []})).problem();
     assert_eq!(pointers(&top), [("/enviroment", "unknownField")]);
 }
 
@@ -86,7 +86,7 @@ fn a_definition_that_is_wrong_is_refused_whole() {
     let server = ServerProcess::start();
     let before = server.client.get("/api/v1/status").ok()["revision"].clone();
     let flag = json!({"key": "Bad Key", "kind": "boolean", "variations": [{"key": "on", "value": "yes"}, {"key": "on", "value": false}]});
-    let problem = server.client.change("production", json!([{"kind": "createFlag", "flag": flag}])).problem();
+    let problem = server.client.change("development", json!([{"kind": "createFlag", "flag": flag}])).problem();
     assert_eq!((&problem["status"], &problem["code"]), (&json!(422), &json!("invalidChange")));
     let places: Vec<&str> = pointers(&problem).into_iter().map(|(pointer, _)| pointer).collect();
     assert!(places.contains(&"/instructions/0/flag/key"), "{places:?}");
@@ -102,9 +102,9 @@ fn what_is_not_there_is_404_and_named() {
         server.client.post(&format!("/api/v1/projects/{project}/changes"), &body).problem()
     };
     for (project, environment, code) in [
-        ("default", "production", "unknownFlag"),
+        ("default", "development", "unknownFlag"),
         ("default", "nowhere", "unknownEnvironment"),
-        ("nowhere", "production", "unknownProject"),
+        ("nowhere", "development", "unknownProject"),
     ] {
         let problem = on(project, environment);
         assert_eq!(problem["status"], 404, "{problem}");
@@ -117,8 +117,8 @@ fn a_stale_revision_conflicts_with_the_entries_that_came_between() {
     let server = ServerProcess::start();
     let revision = server.client.create_flag("checkout");
     server.client.create_flag("other");
-    server.client.change("production", json!([{"kind": "turnFlagOn", "flag": "checkout"}])).ok();
-    let off = |flag: &str| json!({"environment": "production", "expectedRevision": revision, "instructions": [{"kind": "turnFlagOff", "flag": flag}]});
+    server.client.change("development", json!([{"kind": "turnFlagOn", "flag": "checkout"}])).ok();
+    let off = |flag: &str| json!({"environment": "development", "expectedRevision": revision, "instructions": [{"kind": "turnFlagOff", "flag": flag}]});
     let conflict = server.client.post(CHANGES, &off("checkout")).problem();
     assert_eq!((&conflict["status"], &conflict["code"]), (&json!(409), &json!("staleRevision")));
     assert_eq!((&conflict["expectedRevision"], &conflict["revision"]), (&json!(revision), &json!(revision + 2)));
@@ -167,8 +167,8 @@ fn a_hundred_thousand_segment_keys_fit_into_one_change() {
     let server = ServerProcess::start();
     let keys: Vec<String> = (0..100_000).map(|index| format!("customer-{index:09}-of-the-large-segment")).collect();
     let segment = json!({"key": "large", "included": keys});
-    server.client.change("production", json!([{"kind": "createSegment", "segment": segment}])).ok();
-    let shown = server.client.get("/api/v1/projects/default/environments/production/segments/large?limit=2").ok();
+    server.client.change("development", json!([{"kind": "createSegment", "segment": segment}])).ok();
+    let shown = server.client.get("/api/v1/projects/default/environments/development/segments/large?limit=2").ok();
     assert_eq!((&shown["includedCount"], &shown["included"]), (&json!(100_000), &json!([keys[0], keys[1]])));
 }
 
@@ -176,14 +176,14 @@ fn a_hundred_thousand_segment_keys_fit_into_one_change() {
 fn a_revert_brings_an_earlier_revision_back_as_a_new_entry() {
     let server = ServerProcess::start();
     let revision = server.client.create_flag("checkout");
-    server.client.change("production", json!([{"kind": "turnFlagOn", "flag": "checkout"}])).ok();
+    server.client.change("development", json!([{"kind": "turnFlagOn", "flag": "checkout"}])).ok();
     server.client.create_flag("later");
-    let path = "/api/v1/projects/default/environments/production/revert";
+    let path = "/api/v1/projects/default/environments/development/revert";
     let reverted = server.client.post(path, &json!({"toRevision": revision})).ok();
-    assert_eq!(reverted["changed"], json!(["environment/production/flag/checkout"]));
+    assert_eq!(reverted["changed"], json!(["environment/development/flag/checkout"]));
     assert_eq!(reverted["revision"], revision + 3);
     let shown = server.client.get("/api/v1/projects/default/flags/checkout").ok();
-    assert_eq!(shown["environments"]["production"]["on"], false);
+    assert_eq!(shown["environments"]["development"]["on"], false);
     let future = server.client.post(path, &json!({"toRevision": 999})).problem();
     assert_eq!(pointers(&future), [("/toRevision", "outOfRange")]);
 }

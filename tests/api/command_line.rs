@@ -26,7 +26,7 @@ fn https_without_a_certificate_to_trust_is_no_crash() {
 fn a_comment_cannot_steer_the_terminal() {
     let server = ServerProcess::start();
     server.client.create_flag("a");
-    let change = json!({"environment": "production", "comment": "\u{1b}[2Jgone\n", "instructions": [{"kind": "turnFlagOn", "flag": "a"}]});
+    let change = json!({"environment": "development", "comment": "\u{1b}[2Jgone\n", "instructions": [{"kind": "turnFlagOn", "flag": "a"}]});
     server.client.post("/api/v1/projects/default/changes", &change).ok();
     let log = String::from_utf8(guidon(&server.client.url, &["journal", "log"]).stdout).unwrap();
     assert!(log.contains("\\u{1b}[2Jgone\\n") && !log.contains('\u{1b}'), "{log}");

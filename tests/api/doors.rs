@@ -27,7 +27,7 @@ fn strangers_are_told_nothing_but_how_to_come_in() {
 #[test]
 fn an_sdk_key_is_valid_and_not_enough() {
     let server = ServerProcess::start();
-    let key = server.client.create_sdk_key("production");
+    let key = server.client.create_sdk_key("development");
     let problem = server.client.with_token(Some(&key)).get("/api/v1/projects").problem();
     assert_eq!((&problem["status"], &problem["code"]), (&json!(403), &json!("forbidden")));
 }

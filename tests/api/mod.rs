@@ -6,4 +6,6 @@ mod doors;
 mod people;
 mod reading;
 mod sdk_keys;
+mod secrets;
 mod serving;
+mod trail;

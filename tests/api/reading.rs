@@ -16,7 +16,7 @@ fn flags_page_and_filter() {
         server.client.create_flag(key);
     }
     let name = json!({"kind": "updateFlag", "flag": "b", "name": "New Checkout", "tags": ["shop"]});
-    server.client.change("production", json!([name, {"kind": "archiveFlag", "flag": "c"}])).ok();
+    server.client.change("development", json!([name, {"kind": "archiveFlag", "flag": "c"}])).ok();
     let list = |query: &str| server.client.get(&format!("/api/v1/projects/default/flags{query}"));
     let first = list("?limit=1").ok();
     assert_eq!((keys(&first, "flags"), &first["next"]), (vec!["a".to_owned()], &json!("a")));
@@ -38,7 +38,7 @@ fn the_journal_pages_filters_and_tells_a_flags_history() {
     let server = ServerProcess::start();
     let created = server.client.create_flag("a");
     server.client.create_flag("b");
-    let change = json!({"environment": "staging", "comment": "try it", "commit": "abc123",
+    let change = json!({"environment": "testing", "comment": "try it", "commit": "abc123",
                         "instructions": [{"kind": "turnFlagOn", "flag": "a"}]});
     server.client.post("/api/v1/projects/default/changes", &change).ok();
     let revisions = |path: &str| -> Vec<u64> {
@@ -52,7 +52,7 @@ fn the_journal_pages_filters_and_tells_a_flags_history() {
     let entry = &history["entries"][0];
     assert_eq!(
         (&entry["comment"], &entry["commit"], &entry["environment"]),
-        (&json!("try it"), &json!("abc123"), &json!("staging"))
+        (&json!("try it"), &json!("abc123"), &json!("testing"))
     );
     assert_eq!(entry["actorId"], "administrator");
     assert!(entry["originId"].as_str().unwrap().starts_with("origin-"), "{entry}");
@@ -69,9 +69,9 @@ fn explain_shows_every_rule() {
     };
     server
         .client
-        .change("production", json!([{"kind": "turnFlagOn", "flag": "a"}, rule("us", "US"), rule("ca", "CA")]))
+        .change("development", json!([{"kind": "turnFlagOn", "flag": "a"}, rule("us", "US"), rule("ca", "CA")]))
         .ok();
-    let path = "/api/v1/projects/default/environments/production/explain";
+    let path = "/api/v1/projects/default/environments/development/explain";
     let explained =
         server.client.post(path, &json!({"flag": "a", "context": {"targetingKey": "u", "country": "CA"}})).ok();
     assert_eq!(

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::ServerProcess;
 
-const PATH: &str = "/api/v1/projects/default/environments/staging/sdk-keys";
+const PATH: &str = "/api/v1/projects/default/environments/testing/sdk-keys";
 
 #[test]
 fn a_credential_is_shown_once_listed_without_and_revoked() {

@@ -39,7 +39,7 @@ fn acknowledged_changes_survive_a_crash_and_a_stop() {
 fn a_damaged_assignment_log_stops_the_start_as_a_damaged_journal_does() {
     let mut server = ServerProcess::start();
     server.client.create_flag("a");
-    let key = server.client.create_sdk_key("production");
+    let key = server.client.create_sdk_key("development");
     let item = json!({"flag": "a", "unit": "user-1", "assigned": "on", "delivered": "on", "reason": "STATIC", "revision": 2, "at": 1});
     let batch = json!({"instance": "one", "epoch": 1, "batch": 1, "items": vec![item; 20]});
     server.client.with_token(Some(&key)).post("/sdk/v1/exposures", &batch).ok();

@@ -80,7 +80,7 @@ fn fill(server: &mut ServerProcess) -> Vec<Value> {
         let kind = if number / 20 % 2 == 0 { "turnFlagOn" } else { "turnFlagOff" };
         client.post(CHANGES, &change("", json!([{"kind": kind, "flag": flag}]))).ok();
     }
-    let credential = client.create_sdk_key("production");
+    let credential = client.create_sdk_key("development");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(async {
         let sdk = Client::builder(&client.url, credential).connect().await.expect("a client");

@@ -78,7 +78,7 @@ fn a_full_volume_stops_writes_and_nothing_else() {
     server.restart();
     let client = server.client.clone();
     client.create_flag("f");
-    let credential = client.create_sdk_key("production");
+    let credential = client.create_sdk_key("development");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let connect = || runtime.block_on(Client::builder(&client.url, &credential).connect()).expect("a client");
@@ -108,7 +108,7 @@ fn a_full_volume_stops_writes_and_nothing_else() {
     filler.free();
     let freed = Instant::now();
     let last = loop {
-        let answer = client.change("production", json!([{"kind": "turnFlagOn", "flag": "f"}]));
+        let answer = client.change("development", json!([{"kind": "turnFlagOn", "flag": "f"}]));
         match answer.status {
             200 => break answer.json()["revision"].as_u64().expect("a revision"),
             status => assert!(status == 507 && freed.elapsed() < RESUME_LIMIT, "{status} {}", answer.text),
@@ -130,7 +130,7 @@ fn a_full_volume_stops_writes_and_nothing_else() {
     server.restart();
     let shown = server.client.get("/api/v1/projects/default/flags/f").ok();
     assert_eq!(
-        (&shown["name"], &shown["environments"]["production"]["on"]),
+        (&shown["name"], &shown["environments"]["development"]["on"]),
         (&json!(format!("name {}", number - 1)), &json!(true))
     );
     report(&format!(

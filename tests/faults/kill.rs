@@ -88,7 +88,7 @@ fn a_kill_during_writes_loses_nothing_that_was_acknowledged() {
         server.client.create_flag(&format!("left-{writer}"));
         server.client.create_flag(&format!("right-{writer}"));
     }
-    let credential = server.client.create_sdk_key("production");
+    let credential = server.client.create_sdk_key("development");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     let clients: Vec<Client> = (0..SDKS).map(|_| runtime.block_on(connect(&server.client.url, &credential))).collect();
@@ -111,7 +111,7 @@ fn a_kill_during_writes_loses_nothing_that_was_acknowledged() {
     }
     let acknowledged = acknowledged.into_inner().unwrap();
     check_nothing_is_lost(&server.client, &acknowledged);
-    let last = server.client.change("production", json!([{"kind": "turnFlagOn", "flag": "left-0"}])).ok();
+    let last = server.client.change("development", json!([{"kind": "turnFlagOn", "flag": "left-0"}])).ok();
     let last = last["revision"].as_u64().expect("a revision");
     let revisions = runtime.block_on(settle(&clients, last));
     assert_eq!(revisions, vec![Some(last); SDKS]);

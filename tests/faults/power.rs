@@ -79,7 +79,7 @@ async fn write(changes: &Arc<ChangeService>, round: &str) -> Vec<(usize, String)
 fn draft(instructions: serde_json::Value) -> ChangeDraft {
     ChangeDraft {
         project: "default".to_owned(),
-        environment: Some("production".to_owned()),
+        environment: Some("development".to_owned()),
         instructions: serde_json::from_value(instructions).expect("they are well formed"),
         ..ChangeDraft::default()
     }
@@ -122,7 +122,7 @@ async fn power_cuts(seed: u64, ignore_syncs: bool) -> Result<usize, String> {
 fn check(world: &World, acknowledged: &[(usize, String)]) -> Result<(), String> {
     let segments: Vec<Option<Segment>> = (0..WRITERS)
         .map(|writer| {
-            world.segment("default", "production", &format!("segment-{writer}")).map(|state| state.published())
+            world.segment("default", "development", &format!("segment-{writer}")).map(|state| state.published())
         })
         .collect();
     let lost = acknowledged

@@ -84,7 +84,7 @@ async fn throw_raw(server: &ServerProcess, credential: &str, bytes: &[u8]) {
 fn no_frames_upset_the_server() {
     let server = server();
     server.client.create_flag("f");
-    let credential = server.client.create_sdk_key("production");
+    let credential = server.client.create_sdk_key("development");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     let huge = [
         vec![Message::text("[".repeat(600_000))],

@@ -15,7 +15,7 @@ const NAMES: [&str; 40] = [
     "schema",
     "type",
     "environments",
-    "production",
+    "development",
     "on",
     "offVariation",
     "prerequisites",
@@ -109,7 +109,7 @@ pub fn flag() -> impl Strategy<Value = Value> {
         "key": "f", "kind": "string", "name": "F", "tags": ["t"], "expires": "2027-01-31", "clientSide": false,
         "variations": [{"key": "on", "value": "a", "provenance": {"by": "ai"}}, {"key": "off", "value": "b"}],
         "schema": {"type": "string"},
-        "environments": {"production": {
+        "environments": {"development": {
             "on": true, "offVariation": "off", "prerequisites": [{"flag": "base", "variation": "on"}],
             "rules": [{"id": "r", "clauses": [{"attribute": "country", "op": "in", "values": ["US"]}], "serve": {"variation": "on"}}],
             "fallthrough": {"rollout": {"weights": {"on": 5000, "off": 95000}, "bucketBy": "targetingKey", "salt": "s"}},

@@ -8,7 +8,7 @@ use crate::counts::report;
 use crate::support::TestClient;
 
 const CHANGES: &str = "/api/v1/projects/default/changes";
-const EXPLAIN: &str = "/api/v1/projects/default/environments/production/explain";
+const EXPLAIN: &str = "/api/v1/projects/default/environments/development/explain";
 const JSON: [(&str, &str); 1] = [("content-type", "application/json")];
 
 /// A body of any kind is answered with success, or with a problem document that is the caller's fault.
@@ -27,12 +27,12 @@ fn check(client: &TestClient, path: &str, body: &[u8]) -> Result<bool, TestCaseE
 fn no_definition_or_instruction_upsets_the_server() {
     let server = server();
     server.client.create_flag("base");
-    let change = |instruction: Value| json!({"environment": "production", "instructions": [instruction]});
+    let change = |instruction: Value| json!({"environment": "development", "instructions": [instruction]});
     let body = prop_oneof![
         // Dry runs, because one that is right would be in the way of the next.
-        4 => json::flag().prop_map(|flag| json!({"environment": "production", "dryRun": true,
+        4 => json::flag().prop_map(|flag| json!({"environment": "development", "dryRun": true,
             "instructions": [{"kind": "createFlag", "flag": flag}]})),
-        2 => json::replaced(json!({"environment": "production", "comment": "c", "commit": "d", "expectedRevision": 1,
+        2 => json::replaced(json!({"environment": "development", "comment": "c", "commit": "d", "expectedRevision": 1,
             "dryRun": true, "instructions": [
                 {"kind": "addRule", "flag": "base", "rule": {"clauses": [
                     {"attribute": "version", "op": "semverLessThan", "values": ["1.2.3"], "negate": true},
@@ -60,7 +60,7 @@ fn no_definition_or_instruction_upsets_the_server() {
 fn no_bytes_upset_the_server() {
     let server = server();
     let deep = |open: &str, close: &str| format!("{}{}", open.repeat(20_000), close.repeat(20_000)).into_bytes();
-    let nested = br#"{"environment":"production","instructions":[{"kind":"createFlag","flag":"#.to_vec();
+    let nested = br#"{"environment":"development","instructions":[{"kind":"createFlag","flag":"#.to_vec();
     let fixed = [
         deep("[", "]"),
         deep("{\"a\":", "}"),
@@ -95,7 +95,7 @@ fn no_context_upsets_explain() {
         {"attribute": "ip", "op": "ipInRange", "values": ["10.0.0.0/8"]}]);
     let serve = json!({"rollout": {"weights": {"on": 50_000, "off": 50_000}, "bucketBy": "company"}});
     let rule = json!({"kind": "addRule", "flag": "base", "rule": {"clauses": clauses, "serve": serve}});
-    server.client.change("production", json!([rule, {"kind": "turnFlagOn", "flag": "base"}])).ok();
+    server.client.change("development", json!([rule, {"kind": "turnFlagOn", "flag": "base"}])).ok();
     let context = json!({"targetingKey": "u", "country": "US", "version": "1.2.3", "at": "2026-01-01T00:00:00Z", "ip": "10.1.2.3",
         "company": 12});
     let body = prop_oneof![

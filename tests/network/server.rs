@@ -15,12 +15,13 @@ use guidon_server::assignments::{
     AppendError, Assignment, AssignmentLog, BatchLimits, MemoryAssignments, Origin, Page, Query, QueryError,
     RefusedBatch, Storing,
 };
-use guidon_server::audit::MemoryAudit;
+use guidon_server::audit::{CheckpointKey, MemoryAudit, Trail, VaultPeople};
 use guidon_server::changes::keysets::MemoryKeySets;
 use guidon_server::changes::request::VaultRequests;
 use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, NoReaches, Parts, RandomMint};
 use guidon_server::clock::{Clock, ManualClock};
 use guidon_server::config::Config;
+use guidon_server::http::audit::AuditDoor;
 use guidon_server::http::sdk::{self, SdkDoor};
 use guidon_server::http::{MoreRoutes, transport};
 use guidon_server::identity::accounts::Accounts;
@@ -48,7 +49,7 @@ pub const PORT: u16 = 8080;
 /// Flag that the applications evaluate.
 pub const FLAG: &str = "engine";
 /// Environment that the applications are in.
-const ENVIRONMENT: &str = "production";
+const ENVIRONMENT: &str = "development";
 /// Thursday, 1 January 2026, in milliseconds since 1970.
 const START_MS: u64 = 1_767_225_600_000;
 /// Most targeting keys that the simulation's segment gets.
@@ -126,16 +127,34 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     let log = SlowLog { log: Arc::clone(&store.log), ledger, random: parking_lot::Mutex::new(random) };
     let listener = Listener(turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?);
     let (identity, _) = Identity::open(store.vault.clone(), Some(TOKEN), [1; 32]).await?;
-    let door = SdkDoor { hub: Arc::clone(&hub), log: Arc::new(log) };
+    let (identity, uses) = (Arc::new(identity), Arc::new(Uses::open(store.vault.clone())?));
+    let door = SdkDoor {
+        hub: Arc::clone(&hub),
+        log: Arc::new(log),
+        changes: Arc::clone(&changes),
+        identity: Arc::clone(&identity),
+        uses: Arc::clone(&uses),
+        audit: audit.clone(),
+        clock: Arc::clone(&clock),
+    };
     let sessions = Sessions::open(store.vault.clone(), START_MS).await?;
     let accounts = Accounts::open(store.vault.clone(), sessions.clone(), Passwords::new()?)?;
+    let follower = Arc::clone(changes.follower());
+    let trail = Trail {
+        journal: Arc::clone(changes.journal()),
+        events: audit.clone(),
+        people: Arc::new(VaultPeople::new(store.vault.clone())),
+        tiers: Arc::new(move || follower.world()),
+    };
+    let key = CheckpointKey::open(&*store.vault).await?;
     let parts = app::Parts {
         changes,
-        identity: Arc::new(identity),
+        identity,
         sign_in: Arc::new(SignIn::new(accounts, sessions, Arc::clone(&clock), audit.clone())),
         oidc: None,
-        uses: Arc::new(Uses::open(store.vault.clone())?),
+        uses,
         audit,
+        audit_door: Arc::new(AuditDoor::new(trail, key, Arc::clone(&clock))),
         clock,
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),

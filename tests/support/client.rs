@@ -65,6 +65,11 @@ impl TestClient {
         Self { agent: config.build().into(), url: url.to_owned(), token: token.map(str::to_owned) }
     }
 
+    /// The credential it presents.
+    pub fn credential(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// The same server, another credential.
     pub fn with_token(&self, token: Option<&str>) -> Self {
         Self { token: token.map(str::to_owned), ..self.clone() }
@@ -120,7 +125,7 @@ impl TestClient {
     pub fn create_flag(&self, key: &str) -> u64 {
         let variations = json!([{"key": "on", "value": true}, {"key": "off", "value": false}]);
         let flag = json!({"key": key, "kind": "boolean", "variations": variations});
-        let outcome = self.change("production", json!([{"kind": "createFlag", "flag": flag}])).ok();
+        let outcome = self.change("development", json!([{"kind": "createFlag", "flag": flag}])).ok();
         outcome["revision"].as_u64().expect("a revision")
     }
 

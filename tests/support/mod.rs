@@ -88,17 +88,17 @@ impl TestServer {
         .unwrap()
     }
 
-    /// Makes a change in `production` of the default project and answers the revision.
+    /// Makes a change in `development` of the default project and answers the revision.
     pub async fn change(&self, instructions: Value) -> u64 {
-        let body = json!({"environment": "production", "comment": "test", "instructions": instructions});
+        let body = json!({"environment": "development", "comment": "test", "instructions": instructions});
         let (status, answer) = self.call("POST", "/api/v1/projects/default/changes", Some(body)).await;
         assert!(status < 300, "{status} {answer}");
         serde_json::from_str::<Value>(&answer).unwrap()["revision"].as_u64().unwrap()
     }
 
-    /// Makes an SDK key for `production` of the default project: its id and credential.
+    /// Makes an SDK key for `development` of the default project: its id and credential.
     pub async fn sdk_key(&self, audience: &str) -> (String, String) {
-        let path = "/api/v1/projects/default/environments/production/sdk-keys";
+        let path = "/api/v1/projects/default/environments/development/sdk-keys";
         let (status, answer) = self.call("POST", path, Some(json!({"name": "test", "audience": audience}))).await;
         assert!(status < 300, "{status} {answer}");
         let answer: Value = serde_json::from_str(&answer).unwrap();
@@ -107,7 +107,7 @@ impl TestServer {
     }
 }
 
-/// A boolean flag by an AI and a person, on in `production`.
+/// A boolean flag by an AI and a person, on in `development`.
 pub fn flag(key: &str, client_side: bool) -> Value {
     json!({
         "key": key, "kind": "boolean", "clientSide": client_side,
@@ -115,7 +115,7 @@ pub fn flag(key: &str, client_side: bool) -> Value {
             {"key": "ai", "value": true, "provenance": {"by": "ai"}},
             {"key": "baseline", "value": false, "provenance": {"by": "human"}},
         ],
-        "environments": {"production": {"on": true, "offVariation": "baseline", "fallthrough": {"variation": "ai"}}},
+        "environments": {"development": {"on": true, "offVariation": "baseline", "fallthrough": {"variation": "ai"}}},
     })
 }
 

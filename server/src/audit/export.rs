@@ -11,7 +11,7 @@ const PAGE_RECORDS: usize = 500;
 const SEPARATOR: &str = "; ";
 
 /// The columns of a CSV export.
-pub const CSV_COLUMNS: [&str; 27] = [
+pub const CSV_COLUMNS: [&str; 28] = [
     "id",
     "time",
     "kind",
@@ -37,6 +37,7 @@ pub const CSV_COLUMNS: [&str; 27] = [
     "riskScore",
     "riskLevel",
     "emergency",
+    "needsReview",
     "count",
     "hash",
 ];
@@ -161,6 +162,7 @@ fn cells(record: &AuditRecord) -> [String; CSV_COLUMNS.len()] {
         grounds.risk.as_ref().map_or_else(String::new, |risk| risk.score.to_string()),
         grounds.risk.as_ref().map_or_else(String::new, |risk| risk.level.clone()),
         if grounds.emergency { "yes" } else { "" }.to_owned(),
+        if record.needs_review { "yes" } else { "" }.to_owned(),
         record.count.to_string(),
         record.hash.clone(),
     ];

@@ -24,6 +24,8 @@ pub struct Filter {
     pub kind: Option<KindFilter>,
     /// Key of the project.
     pub project: Option<String>,
+    /// Only emergency changes that nobody has reviewed yet.
+    pub needs_review: bool,
     /// Not before this time, in milliseconds since 1970.
     pub from: Option<u64>,
     /// Not after this time, in milliseconds since 1970.
@@ -79,7 +81,7 @@ impl Filter {
 
     /// Whether any event can meet it.
     pub(super) fn wants_events(&self) -> bool {
-        !matches!(self.kind, Some(KindFilter::Change | KindFilter::Instruction(_)))
+        !self.needs_review && !matches!(self.kind, Some(KindFilter::Change | KindFilter::Instruction(_)))
     }
 
     /// Whether an entry, which is about `about`, meets it.
@@ -118,7 +120,8 @@ impl Filter {
 
     fn matches(&self, about: &About) -> bool {
         let is = |wanted: &Option<String>, found: &Option<String>| wanted.is_none() || wanted == found;
-        self.person.as_ref().is_none_or(|person| about.people.contains(person))
+        (!self.needs_review || about.needs_review)
+            && self.person.as_ref().is_none_or(|person| about.people.contains(person))
             && is(&self.project, &about.project)
             && self.flag.as_ref().is_none_or(|flag| about.flags.contains(flag))
             && self.environment.as_ref().is_none_or(|key| about.everywhere || about.environments.contains(key))

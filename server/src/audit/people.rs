@@ -5,6 +5,8 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::MANY_ORIGINS;
+use crate::policy::PrincipalKind;
+use crate::state::World;
 use crate::vault::{Kind, Vault};
 
 /// The name that is shown for somebody, or some place, whose record is erased.
@@ -66,6 +68,36 @@ impl VaultPeople {
             Ok(None) => Err(ERASED),
             Err(_) => Err(UNREADABLE),
         }
+    }
+}
+
+/// Looks ids up in the directory, which names service accounts and AI agents, and then in the vault.
+pub struct DirectoryPeople<F> {
+    world: F,
+    vault: VaultPeople,
+}
+
+impl<F: Fn() -> Arc<World> + Send + Sync + 'static> DirectoryPeople<F> {
+    /// Looks ids up in the directory of `world` and in `vault`.
+    #[must_use]
+    pub fn new(world: F, vault: VaultPeople) -> Self {
+        Self { world, vault }
+    }
+}
+
+impl<F: Fn() -> Arc<World> + Send + Sync + 'static> People for DirectoryPeople<F> {
+    fn person(&self, id: &str) -> Person {
+        match (self.world)().directory.principals.get(id) {
+            Some(principal) if principal.kind != PrincipalKind::Human => {
+                let kind = principal.kind.as_str().to_owned();
+                Person { id: id.to_owned(), kind, name: principal.name.clone() }
+            }
+            _ => self.vault.person(id),
+        }
+    }
+
+    fn place(&self, id: &str) -> Place {
+        self.vault.place(id)
     }
 }
 

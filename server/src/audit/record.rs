@@ -68,6 +68,9 @@ pub struct AuditRecord {
     /// Why it was allowed, or refused.
     #[serde(flatten)]
     pub grounds: Grounds,
+    /// Whether it is an emergency change that nobody has reviewed yet.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub needs_review: bool,
     /// How many it stands for.
     pub count: u32,
     /// The chain up to and with it, in hexadecimal.
@@ -144,6 +147,9 @@ pub trait Tiers: Send + Sync + 'static {
 
     /// The environment of an SDK key, revoked or not.
     fn environment_of_key(&self, project: &str, id: &str) -> Option<String>;
+
+    /// Whether the emergency change that made this revision waits to be reviewed.
+    fn needs_review(&self, project: &str, revision: u64) -> bool;
 }
 
 impl<F: Fn() -> Arc<World> + Send + Sync + 'static> Tiers for F {
@@ -154,6 +160,12 @@ impl<F: Fn() -> Arc<World> + Send + Sync + 'static> Tiers for F {
     fn environment_of_key(&self, project: &str, id: &str) -> Option<String> {
         let world = self();
         world.project(project)?.sdk_keys.get(id).map(|key| key.environment.clone())
+    }
+
+    fn needs_review(&self, project: &str, revision: u64) -> bool {
+        let world = self();
+        let review = world.project(project).and_then(|project| project.reviews.get(&revision));
+        review.is_some_and(|review| review.finding.is_none())
     }
 }
 
@@ -178,6 +190,8 @@ pub struct About {
     pub flags: BTreeSet<String>,
     /// Segments it was about.
     pub segments: BTreeSet<String>,
+    /// Whether it is an emergency change that nobody has reviewed yet.
+    pub needs_review: bool,
 }
 
 impl About {
@@ -189,6 +203,7 @@ impl About {
             project: Some(entry.project.clone()).filter(|key| !key.is_empty()),
             ..Self::default()
         };
+        about.needs_review = tiers.needs_review(&entry.project, entry.revision);
         about.people.insert(entry.actor_id.clone());
         about.people.extend(approvers_of(entry).map(str::to_owned));
         about.environments.extend(entry.environment.clone());
@@ -260,7 +275,7 @@ impl AuditRecord {
     #[must_use]
     pub fn of_entry(stored: &StoredEntry, people: &dyn People, tiers: &dyn Tiers) -> Self {
         let entry = &*stored.entry;
-        let About { environments, everywhere, tiers, flags, segments, .. } = About::entry(entry, tiers);
+        let About { environments, everywhere, tiers, flags, segments, needs_review, .. } = About::entry(entry, tiers);
         let kinds: BTreeSet<&str> = entry.instructions.iter().map(|instruction| instruction.kind()).collect();
         let sentences =
             entry.instructions.iter().map(|instruction| describe(instruction, entry.environment.as_deref()));
@@ -275,7 +290,7 @@ impl AuditRecord {
             kind: CHANGE,
             actor: Some(people.person(&entry.actor_id)),
             origin: people.place(&entry.origin_id),
-            project: Some(entry.project.clone()),
+            project: Some(entry.project.clone()).filter(|key| !key.is_empty()),
             environments: environments.into_iter().collect(),
             everywhere,
             tiers: tiers.into_iter().collect(),
@@ -285,8 +300,9 @@ impl AuditRecord {
             summary,
             comment: entry.comment.clone(),
             commit: entry.commit.clone(),
-            credential: None,
+            credential: entry.grounds.as_ref().and_then(|grounds| grounds.credential.clone()),
             grounds: grounds_of(entry, people),
+            needs_review,
             count: 1,
             hash: stored.hash.to_string(),
         }
@@ -315,6 +331,7 @@ impl AuditRecord {
             commit: None,
             credential: event.credential,
             grounds: Grounds { policies: event.policies, ..Grounds::default() },
+            needs_review: false,
             count: event.count,
             hash: stored.hash.to_string(),
         }

@@ -40,6 +40,10 @@ impl Tiers for Known {
     fn environment_of_key(&self, _: &str, id: &str) -> Option<String> {
         (id == "key-1").then(|| "staging".to_owned())
     }
+
+    fn needs_review(&self, project: &str, revision: u64) -> bool {
+        (project, revision) == ("shop", 2)
+    }
 }
 
 async fn append(journal: &MemoryJournal, entry: Entry) {

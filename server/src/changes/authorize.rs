@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::direction::{Movement, direction};
 use super::places::{Place, environment, places};
 use super::reach::Reach;
-use super::request::{ChangeRequest, Content, Party, Risk};
+use super::request::{Approval, ChangeRequest, Content, Party, Risk};
 use super::risk::{EditKinds, RiskFacts, assess};
 use super::{Author, Instruction, RequestEdit};
 use crate::environments::Tier;
@@ -81,15 +81,25 @@ pub struct Refused {
     pub flag: Option<String>,
     /// The policies that forbid it; empty if none allows it.
     pub policies: Vec<String>,
+    /// What the first of them says, in a sentence.
+    pub because: String,
+}
+
+/// What the first of these policies says, in a sentence.
+pub(super) fn because(policies: &[String], set: &PolicySet) -> String {
+    let first = policies.first().and_then(|name| set.policy(name));
+    first.map(|policy| policy.description.clone()).unwrap_or_default()
 }
 
 impl Refused {
-    fn of(place: &Place, policies: Vec<String>) -> Self {
+    fn of(place: &Place, policies: Vec<String>, set: &PolicySet) -> Self {
+        let because = because(&policies, set);
         Self {
             action: place.action,
             environment: place.resource.environment.clone(),
             flag: place.flag.clone(),
             policies,
+            because,
         }
     }
 }
@@ -151,7 +161,7 @@ pub(crate) fn may_be_looked_at(
                 mode,
                 direction,
                 factor_fresh: true,
-                own: place.action != Action::ApproveRequest,
+                own: !matches!(place.action, Action::ApproveRequest | Action::ReviewEntry),
                 frozen: false,
                 approvals: 5,
                 approved_plan: author.kind == PrincipalKind::System,
@@ -161,11 +171,24 @@ pub(crate) fn may_be_looked_at(
             refusal.get_or_insert(decision.policies);
             decision.allowed
         });
-        if !allowed {
-            return Err(Refused::of(&place, refusal.unwrap_or_default()));
+        if !allowed && !may_hear_that_it_is_missing(world, author, &place, policies, now) {
+            return Err(Refused::of(&place, refusal.unwrap_or_default(), policies));
         }
     }
     Ok(())
+}
+
+/// Whether the place is an environment that does not exist, named to somebody who may read production, as which it counts: a
+/// slip in a name is answered as one then. Nothing can be made there.
+fn may_hear_that_it_is_missing(world: &World, author: &Author, place: &Place, policies: &PolicySet, now: u64) -> bool {
+    let Some(project) = world.projects.get(&place.resource.project) else { return false };
+    let is_there = project.environments.contains_key(&place.resource.environment);
+    if is_there || place.action == Action::CreateEnvironment || place.resource.tier != Some(Tier::Production) {
+        return false;
+    }
+    let action = Action::ReadConfiguration;
+    let facts = Facts { anonymised: true, ..facts(world, author, action, &place.resource, None, now) };
+    decide(world, author, &Place { action, resource: place.resource.clone(), flag: None }, facts, policies).allowed
 }
 
 fn decide(world: &World, author: &Author, place: &Place, facts: Facts, policies: &PolicySet) -> Decision {
@@ -189,7 +212,7 @@ impl Judging<'_> {
             }
             let with_factor = || self.ask(place, Facts { factor_fresh: true, ..facts.clone() }).allowed;
             if !facts.factor_fresh && self.author.kind == PrincipalKind::Human && with_factor() {
-                stepped.get_or_insert_with(|| Refused::of(place, direct.policies.clone()));
+                stepped.get_or_insert_with(|| Refused::of(place, direct.policies.clone(), self.policies));
                 continue;
             }
             let as_request = Facts { mode: Mode::Proposed, ..facts };
@@ -197,7 +220,7 @@ impl Judging<'_> {
                 matches!(place.action.group(), Group::Edit | Group::Delete).then(|| self.ask(place, as_request));
             match proposal {
                 Some(decision) if decision.allowed => proposed = true,
-                _ => return Verdict::Refused(Refused::of(place, direct.policies)),
+                _ => return Verdict::Refused(Refused::of(place, direct.policies, self.policies)),
             }
         }
         match stepped {
@@ -216,7 +239,7 @@ impl Judging<'_> {
         let judgement = self.judgement();
         let environments: BTreeSet<&String> =
             judgement.environments.iter().chain(&request.content.environments).collect();
-        let approvals = self.counted(request);
+        let approvals = counted(self.before, request, self.now);
         let mut grounds = Grounds {
             environments: environments.iter().map(|key| (*key).clone()).collect(),
             policy_set: self.policies.hash().to_string(),
@@ -245,7 +268,7 @@ impl Judging<'_> {
             if !decision.allowed {
                 let with_factor = Facts { factor_fresh: true, ..facts.clone() };
                 let stepped = !facts.factor_fresh && self.ask(&place, with_factor).allowed;
-                let refused = Refused::of(&place, decision.policies);
+                let refused = Refused::of(&place, decision.policies, self.policies);
                 return if stepped { Verdict::FactorNeeded(refused) } else { Verdict::Refused(refused) };
             }
             grounds.policies.extend(decision.policies);
@@ -253,12 +276,6 @@ impl Judging<'_> {
         grounds.policies.sort_unstable();
         grounds.policies.dedup();
         Verdict::Apply(grounds)
-    }
-
-    /// Approvals that still count: by people who were not shut out since.
-    fn counted<'r>(&self, request: &'r ChangeRequest) -> Vec<&'r super::request::Approval> {
-        let active = |id: &str| self.before.directory.principals.get(id).is_some_and(|it| it.is_active(self.now));
-        request.valid_approvals().into_iter().filter(|approval| active(&approval.by)).collect()
     }
 
     /// Where it has to be allowed, each once. Which flag it is about matters to tokens only.
@@ -352,7 +369,9 @@ impl Judging<'_> {
             let asked = Request { subject, action: place.action, resource: place.resource.clone(), facts };
             match self.policies.needed_approvals(&asked) {
                 Some(needed) => judgement.needed = judgement.needed.max(needed),
-                None => return Verdict::Refused(Refused::of(&place, self.policies.decide(&asked).policies)),
+                None => {
+                    return Verdict::Refused(Refused::of(&place, self.policies.decide(&asked).policies, self.policies));
+                }
             }
         }
         let widens_production = judgement.direction == Direction::Widening
@@ -361,7 +380,7 @@ impl Judging<'_> {
         if judgement.applies_by_itself() && widens_production && self.author.kind == PrincipalKind::Human && !fresh {
             // It would be made at once: with nobody else looking, it is the author's factor that counts.
             let place = Place { action: Action::OpenRequest, resource: environment(project, ""), flag: None };
-            return Verdict::FactorNeeded(Refused::of(&place, Vec::new()));
+            return Verdict::FactorNeeded(Refused::of(&place, Vec::new(), self.policies));
         }
         Verdict::Propose(judgement)
     }
@@ -431,6 +450,12 @@ impl Judging<'_> {
             needed: 0,
         }
     }
+}
+
+/// Approvals that still count at `now` (milliseconds since 1970): by people who were not shut out since.
+pub(crate) fn counted<'r>(world: &World, request: &'r ChangeRequest, now: u64) -> Vec<&'r Approval> {
+    let active = |id: &str| world.directory.principals.get(id).is_some_and(|it| it.is_active(now));
+    request.valid_approvals().into_iter().filter(|approval| active(&approval.by)).collect()
 }
 
 /// Whether another variation is served while the flag is off, or one counts as a person's that did not.

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::Instruction;
 use super::authorize::Refused;
 use super::keysets::KeySetError;
 use super::request::{BodyError, Party, Risk, Schedule};
+use super::{ChangeRequest, Instruction, RequestEdit, request};
 use crate::identity::directory::Scope;
 use crate::journal::{AppendError, Entry, ObjectId, ReadError};
 use crate::policy::PrincipalKind;
@@ -135,6 +135,18 @@ pub struct ChangeOutcome {
 }
 
 impl ChangeOutcome {
+    /// The change request that it opened, as it was then.
+    #[must_use]
+    pub fn opened(&self) -> Option<ChangeRequest> {
+        let entry = self.entry.as_ref()?;
+        entry.instructions.iter().find_map(|instruction| match instruction {
+            Instruction::Request(edit) if matches!(**edit, RequestEdit::OpenRequest { .. }) => {
+                request::apply(None, edit, entry.at, entry.revision).ok()
+            }
+            _ => None,
+        })
+    }
+
     /// Everything is as it was asked for already.
     pub(crate) fn nothing(revision: u64, dry_run: bool) -> Self {
         Self {
@@ -258,11 +270,11 @@ pub enum ChangeError {
 
 fn refusal(refused: &Refused) -> String {
     let wherever = if refused.environment.is_empty() { String::new() } else { format!(" in {}", refused.environment) };
-    let by = match refused.policies.as_slice() {
-        [] => "no policy allows it".to_owned(),
-        policies => format!("forbidden by {}", policies.join(", ")),
-    };
-    format!("`{}`{wherever} is not allowed: {by}", refused.action)
+    match refused.policies.as_slice() {
+        [] => format!("no policy lets you `{}`{wherever}", refused.action),
+        [policy, ..] if refused.because.is_empty() => format!("`{}`{wherever}: {policy} forbids it", refused.action),
+        [policy, ..] => format!("`{}`{wherever}: {} ({policy})", refused.action, refused.because.trim_end_matches('.')),
+    }
 }
 
 impl From<BodyError> for ChangeError {
@@ -270,6 +282,10 @@ impl From<BodyError> for ChangeError {
         match error {
             BodyError::DiskFull => Self::DiskFull,
             BodyError::TooLarge { bytes, limit } => Self::TooLarge { actual: bytes, limit },
+            BodyError::Unreadable(how) => {
+                let message = format!("what the change request asks for {how}: withdraw it and open a new one");
+                Self::Invalid { problems: vec![Problem::new("", "unreadable", message)] }
+            }
             other => Self::Unavailable { reason: other.to_string() },
         }
     }
@@ -326,6 +342,7 @@ impl From<Vec<Problem>> for ChangeError {
             "unknownPolicy",
             "unknownFreeze",
             "unknownRequest",
+            "unknownReview",
         ];
         if problems.iter().all(|problem| absent.contains(&&*problem.code)) {
             Self::NotFound { problems }

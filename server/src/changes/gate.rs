@@ -1,5 +1,6 @@
 //! The service's side of deciding: asks the policies, and takes note of what they refuse.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::authorize::{self, Judgement, Judging, Verdict};
@@ -11,7 +12,7 @@ use super::{Author, ChangeDraft, ChangeError, ChangeService, Instruction, Proble
 use crate::audit::{Event, EventKind};
 use crate::environments::Tier;
 use crate::journal::ObjectId;
-use crate::policy::{self, Action, Decision, Facts, PolicySet, PrincipalKind, Resource};
+use crate::policy::{self, Action, Decision, Explanation, Facts, PolicySet, PrincipalKind, Resource, Role};
 use crate::state::World;
 
 /// Most flags of a change of which is measured how many people their rules match.
@@ -24,6 +25,20 @@ pub(super) struct Proposed {
     pub(super) base_revision: u64,
     /// A sentence for each instruction.
     pub(super) summary: Vec<String>,
+}
+
+/// A question to the policies that nobody acts on.
+pub struct Question<'a> {
+    /// Who is asked about.
+    pub author: &'a Author,
+    /// Roles in place of those that the author has there.
+    pub roles: Option<BTreeSet<Role>>,
+    /// What.
+    pub action: Action,
+    /// Where.
+    pub resource: &'a Resource,
+    /// On which flag.
+    pub flag: Option<&'a str>,
 }
 
 impl ChangeService {
@@ -49,6 +64,7 @@ impl ChangeService {
             action,
             environment: resource.environment.clone(),
             flag: flag.map(str::to_owned),
+            because: authorize::because(&decision.policies, &*self.policies_of(&self.world()).map_err(Box::new)?),
             policies: decision.policies,
         };
         let stepped = |facts| Facts { factor_fresh: true, ..known(facts) };
@@ -81,6 +97,26 @@ impl ChangeService {
         let facts = known(authorize::facts(&world, author, action, resource, flag, self.clock.now_ms()));
         let subject = authorize::subject(&world, author, resource);
         Ok(policies.decide(&policy::Request { subject, action, resource: resource.clone(), facts }))
+    }
+
+    /// What the policies say to a question and why, for people: nothing happens, and nothing is noted.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::Unavailable`] if the policies in force cannot be understood.
+    pub fn explain(
+        &self,
+        question: Question<'_>,
+        known: &dyn Fn(Facts) -> Facts,
+    ) -> Result<(policy::Request, Explanation), ChangeError> {
+        let Question { author, roles, action, resource, flag } = question;
+        let world = self.world();
+        let facts = known(authorize::facts(&world, author, action, resource, flag, self.clock.now_ms()));
+        let mut subject = authorize::subject(&world, author, resource);
+        subject.roles = roles.unwrap_or(subject.roles);
+        let request = policy::Request { subject, action, resource: resource.clone(), facts };
+        let explanation = self.policies_of(&world)?.explain(&request);
+        Ok((request, explanation))
     }
 
     /// The policies in force with this state.

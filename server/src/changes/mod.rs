@@ -5,6 +5,7 @@ pub mod authorize;
 mod change;
 mod describe;
 pub mod direction;
+mod erase;
 mod gate;
 mod history;
 pub mod instruction;
@@ -30,6 +31,8 @@ pub use change::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, MintedCredential, Needs, Problem, Proposal,
 };
 pub use describe::describe;
+pub use erase::{EraseError, ErasedKey, Standing};
+pub use gate::Question;
 pub use instruction::Instruction;
 pub use mint::{Mint, RandomMint};
 pub use reaches::{LoggedReaches, NoReaches, Reaches};

@@ -94,6 +94,9 @@ impl Preparing<'_> {
         match self.draft.apply(&resolved, &keys) {
             Ok(()) => self.resolved.push((index, resolved)),
             Err(ApplyError::Request { refusal, .. }) => self.problems.push(Problem::new(at, "requestState", refusal)),
+            Err(error @ ApplyError::Unknown { what: "review", .. }) => {
+                self.problems.push(Problem::new(at, "unknownReview", error.to_string()));
+            }
             Err(error) => self.problems.push(Problem::new(at, "inapplicable", error.to_string())),
         }
     }

@@ -2,11 +2,14 @@
 
 use rand::RngExt;
 
+use super::authorize::{self, counted};
 use super::gate::Proposed;
 use super::mint::hex;
+use super::prepare::prepare;
 use super::request::{
     Body, ChangeRequest, DEFAULT_LIFE_MS, MAX_LIFE_MS, MAX_OPEN, MAX_TEXT_BYTES, RequestState, Schedule,
 };
+use super::service::{Head, PlaceError};
 use super::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, ChangeService, IdempotencyKey, Instruction, Problem, Proposal,
     RequestEdit,
@@ -59,7 +62,7 @@ impl ChangeService {
             idempotency: change.idempotency,
             ..ChangeDraft::default()
         };
-        let opened = self.submit(author, opening).await?;
+        let opened = self.carry_out(author, opening).await?;
         if !by_itself || opened.replayed {
             return Ok(opened);
         }
@@ -72,6 +75,20 @@ impl ChangeService {
                 Ok(opened)
             }
         }
+    }
+
+    /// What a repeated answer is worth now: where it opened a change request that was carried out since, what that did.
+    pub(super) async fn carried_out_since(
+        &self,
+        project: &str,
+        outcome: ChangeOutcome,
+    ) -> Result<ChangeOutcome, ChangeError> {
+        let opened = outcome.opened().map(|request| request.id);
+        let world = self.world();
+        let request = opened.and_then(|id| world.projects.get(project)?.requests.get(&id));
+        let Some(revision) = request.and_then(|request| request.ended.as_ref()?.revision) else { return Ok(outcome) };
+        let applied = self.outcome_at(revision).await?;
+        Ok(applied.map_or(outcome, |applied| ChangeOutcome { replayed: true, ..applied }))
     }
 
     /// Checks what was asked of a request's time, and answers when it ends by itself.
@@ -137,12 +154,60 @@ impl ChangeService {
         Ok(self.requests.get(&request.content.hash).await?)
     }
 
-    /// Makes one step of a request: submits, approves, rejects, withdraws or expires it, or says something of it.
+    /// Approvals of a request that count now.
+    #[must_use]
+    pub fn counted_approvals(&self, request: &ChangeRequest) -> usize {
+        counted(&self.world(), request, self.clock.now_ms()).len()
+    }
+
+    /// Whether what a request asks for could still be made of the present state: it says nothing of who may.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::Conflict`] names the entries that changed since what it would change; the others are as of
+    /// [`ChangeService::submit`].
+    pub async fn check_request(&self, request: &ChangeRequest) -> Result<(), ChangeError> {
+        let body = self.request_body(request).await?;
+        let change = ChangeDraft {
+            project: body.project,
+            environment: body.environment,
+            instructions: body.instructions,
+            ..ChangeDraft::default()
+        };
+        let past = self.past(&change).await?;
+        let mut head = self.head().await.map_err(|error| match error {
+            PlaceError::Refused(error) => error,
+            PlaceError::Contended => ChangeError::Busy,
+        })?;
+        let at = self.clock.now_ms().max(head.world.at);
+        let Head { world, mint, .. } = &mut *head;
+        let prepared = prepare(world, &Author::system(), &change, at, &mut **mint, &past)?;
+        self.check_conflicts(&head, request.content.base_revision, &change, &prepared).await
+    }
+
+    /// Makes one step of a request: submits, approves, rejects, withdraws or expires it, or says something of it. Whoever the
+    /// edit says it is by, it is by `author`.
     ///
     /// # Errors
     ///
     /// As [`ChangeService::submit`].
     pub async fn act_on_request(
+        &self,
+        author: &Author,
+        project: &str,
+        edit: RequestEdit,
+        idempotency: Option<IdempotencyKey>,
+    ) -> Result<ChangeOutcome, ChangeError> {
+        if let RequestEdit::OpenRequest { .. } | RequestEdit::EditRequest { .. } | RequestEdit::ApplyRequest { .. } =
+            edit
+        {
+            // What these say of the risk, and of what is applied, only this module works out.
+            return Err(vec![forged("", edit.kind())].into());
+        }
+        self.step(author, project, edit.said_by(&author.actor_id), idempotency).await
+    }
+
+    async fn step(
         &self,
         author: &Author,
         project: &str,
@@ -172,7 +237,7 @@ impl ChangeService {
             idempotency,
             ..ChangeDraft::default()
         };
-        self.submit(author, change).await
+        self.carry_out(author, change).await
     }
 
     /// Changes what a request asks for, or reads it against the present state: every approval is void.
@@ -213,7 +278,7 @@ impl ChangeService {
         let hash = self.keep(project, request.environment.as_deref(), base_revision, instructions).await?;
         let content = judgement.content(hash, base_revision, summary);
         let edit = RequestEdit::EditRequest { id: id.to_owned(), comment, content, schedule };
-        self.act_on_request(author, project, edit, revision.idempotency).await
+        self.step(author, project, edit, revision.idempotency).await
     }
 
     /// Makes what an approved request asks for, as one entry.
@@ -229,13 +294,29 @@ impl ChangeService {
         id: &str,
         idempotency: Option<IdempotencyKey>,
     ) -> Result<ChangeOutcome, ChangeError> {
-        let request = find(&self.world(), project, id)?;
-        if request.state != RequestState::Approved {
+        let world = self.world();
+        let request = find(&world, project, id)?;
+        let now = self.clock.now_ms();
+        let step = RequestEdit::ApplyRequest {
+            id: id.to_owned(),
+            by: author.actor_id.clone(),
+            hash: request.content.hash.clone(),
+        };
+        // Asked first, so that a refusal does not tell where the request stands.
+        let asked = [Instruction::Request(Box::new(step.clone()))];
+        let policies = self.policies_of(&world)?;
+        if let Err(refused) = authorize::may_be_looked_at(&world, author, project, None, &asked, &policies, now) {
+            let about = ChangeDraft { project: project.to_owned(), ..ChangeDraft::default() };
+            let error = ChangeError::Refused(refused);
+            self.note_refusal(author, &about, &error);
+            return Err(error);
+        }
+        let repeated = self.is_repeat(author, idempotency.as_ref());
+        if request.state != RequestState::Approved && !repeated {
             let message = format!("the change request is {}; only an approved one is applied", request.state.as_str());
             return Err(vec![Problem::new("", "requestState", message)].into());
         }
-        let now = self.clock.now_ms();
-        if let Some(schedule) = request.schedule.filter(|schedule| !schedule.is_open(now)) {
+        if let Some(schedule) = request.schedule.filter(|schedule| !schedule.is_open(now) && !repeated) {
             let message = format!(
                 "the change request is for a window that begins at {} and it is {now} now (milliseconds since 1970)",
                 schedule.not_before
@@ -244,11 +325,7 @@ impl ChangeService {
         }
         let mut instructions = self.request_body(&request).await?.instructions;
         // Last, so that a problem's pointer names the place in what the request asks for.
-        instructions.push(Instruction::Request(Box::new(RequestEdit::ApplyRequest {
-            id: id.to_owned(),
-            by: author.actor_id.clone(),
-            hash: request.content.hash.clone(),
-        })));
+        instructions.push(Instruction::Request(Box::new(step)));
         let change = ChangeDraft {
             project: project.to_owned(),
             environment: request.environment.clone(),
@@ -260,8 +337,28 @@ impl ChangeService {
             request: Some(id.to_owned()),
             ..ChangeDraft::default()
         };
-        self.submit(author, change).await
+        self.carry_out(author, change).await
     }
+}
+
+/// Refuses a change that would pass itself off as a step of a change request.
+pub(super) fn refuse_forged(change: &ChangeDraft) -> Result<(), ChangeError> {
+    let steps = change.instructions.iter().enumerate().filter_map(|(index, instruction)| match instruction {
+        Instruction::Request(edit) => Some(forged(&format!("/instructions/{index}/kind"), edit.kind())),
+        _ => None,
+    });
+    let mut problems: Vec<Problem> = steps.take(super::limits::MAX_PROBLEMS).collect();
+    if change.request.is_some() {
+        problems.push(forged("/request", "applyRequest"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(ChangeError::Invalid { problems }) }
+}
+
+fn forged(pointer: &str, kind: &str) -> Problem {
+    let message = format!(
+        "`{kind}` is no instruction of a change: a change request has steps of its own (…/requests/{{id}}/{{step}})"
+    );
+    Problem::new(pointer, "notHere", message)
 }
 
 fn find(world: &World, project: &str, id: &str) -> Result<std::sync::Arc<ChangeRequest>, ChangeError> {

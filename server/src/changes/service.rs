@@ -19,7 +19,7 @@ use super::request::RequestStore;
 use super::resolve::Past;
 use super::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, Instruction, Mint, Needs, Problem, Reaches,
-    RevertDraft, describe, revert,
+    RevertDraft, describe, requests, revert,
 };
 use crate::audit::AuditLog;
 use crate::clock::Clock;
@@ -73,7 +73,7 @@ pub struct Parts {
 /// durability together: many writers share one sync.
 pub struct ChangeService {
     journal: Arc<dyn Journal>,
-    key_sets: Arc<dyn KeySetStore>,
+    pub(super) key_sets: Arc<dyn KeySetStore>,
     pub(super) requests: Arc<dyn RequestStore>,
     pub(super) audit: Arc<dyn AuditLog>,
     pub(super) reaches: Arc<dyn Reaches>,
@@ -83,15 +83,15 @@ pub struct ChangeService {
     following: tokio::task::JoinHandle<()>,
     history: History,
     head: Mutex<Head>,
-    failures: Arc<Failures>,
+    pub(super) failures: Arc<Failures>,
 }
 
 /// Writes that did not become durable.
-struct Failures {
+pub(super) struct Failures {
     /// Set when an entry that the head holds may not be in the journal.
     stale: AtomicBool,
     /// Counts them, so that who waits for another's write learns of its failure.
-    count: watch::Sender<u64>,
+    pub(super) count: watch::Sender<u64>,
 }
 
 impl Failures {
@@ -206,6 +206,13 @@ impl ChangeService {
     /// [`ChangeError`]; nothing of the change is applied then, except that after [`ChangeError::Unavailable`] a change on its
     /// way to the disk may turn out to be there after a restart.
     pub async fn submit(&self, author: &Author, change: ChangeDraft) -> Result<ChangeOutcome, ChangeError> {
+        requests::refuse_forged(&change)?;
+        self.carry_out(author, change).await
+    }
+
+    /// As [`Self::submit`], for changes that may also be steps of a change request: only this module makes those, since what they
+    /// say of who approved and what is applied is taken at its word.
+    pub(super) async fn carry_out(&self, author: &Author, change: ChangeDraft) -> Result<ChangeOutcome, ChangeError> {
         let past = self.past(&change).await?;
         let reach = self.reach(author, &change).await;
         for _ in 0..MAX_ATTEMPTS {
@@ -219,7 +226,7 @@ impl ChangeService {
                 Ok(Placed::Appended(durable, outcome)) => return self.finish(durable, outcome).await,
                 Ok(Placed::Replay(revision, key)) => {
                     if let Some(outcome) = self.replay(revision, &key, failures).await? {
-                        return Ok(outcome);
+                        return self.carried_out_since(&change.project, outcome).await;
                     }
                 }
                 Ok(Placed::Proposed(proposed)) => return Box::pin(self.open(author, change, proposed)).await,
@@ -386,7 +393,7 @@ impl ChangeService {
     }
 
     /// Waits until `revision` is durable and visible; `false` if a write failed meanwhile and it may never be.
-    async fn settled(&self, revision: u64, mut failures: watch::Receiver<u64>) -> Result<bool, ChangeError> {
+    pub(super) async fn settled(&self, revision: u64, mut failures: watch::Receiver<u64>) -> Result<bool, ChangeError> {
         tokio::select! {
             biased;
             reached = self.follower.reach(revision) => Ok(reached.map(|()| true)?),
@@ -404,13 +411,29 @@ impl ChangeService {
         if !self.settled(revision, failures).await? {
             return Ok(None);
         }
-        let read = self.journal.read(revision - 1, 1).await?;
-        let made = read.first().filter(|stored| stored.entry.idempotency.as_ref().is_some_and(|made| made.key == key));
+        let made = self.entry(revision).await?;
+        let made = made.filter(|entry| entry.idempotency.as_ref().is_some_and(|made| made.key == key));
         if made.is_none() {
             // Another entry has its place: the head that still holds it is out of date.
             self.failures.note();
         }
-        Ok(made.map(|stored| ChangeOutcome { replayed: true, ..outcome_of_entry(&stored.entry) }))
+        Ok(made.map(|entry| ChangeOutcome { replayed: true, ..outcome_of_entry(&entry) }))
+    }
+
+    /// Whether the same request was made before.
+    pub(super) fn is_repeat(&self, author: &Author, sent: Option<&IdempotencyKey>) -> bool {
+        let world = self.world();
+        sent.is_some_and(|sent| world.repeatable.get(&idempotency(author, sent).key, self.clock.now_ms()).is_some())
+    }
+
+    async fn entry(&self, revision: u64) -> Result<Option<Arc<Entry>>, ChangeError> {
+        let read = self.journal.read(revision.saturating_sub(1), 1).await?;
+        Ok(read.into_iter().map(|stored| stored.entry).find(|entry| entry.revision == revision))
+    }
+
+    /// What the change did that made this revision.
+    pub(super) async fn outcome_at(&self, revision: u64) -> Result<Option<ChangeOutcome>, ChangeError> {
+        Ok(self.entry(revision).await?.map(|entry| outcome_of_entry(&entry)))
     }
 
     /// Another server has written: waits for what it wrote.
@@ -420,7 +443,7 @@ impl ChangeService {
         let _ = tokio::time::timeout(CONTENTION_PAUSE, durable.changed()).await;
     }
 
-    async fn check_conflicts(
+    pub(super) async fn check_conflicts(
         &self,
         head: &Head,
         expected: u64,

@@ -65,6 +65,12 @@ impl Api {
         Ok(Self { agent: config.into(), target })
     }
 
+    /// Key of the project that commands are about.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        &self.target.project
+    }
+
     /// Path below the project.
     #[must_use]
     pub fn in_project(&self, rest: &str) -> String {
@@ -85,6 +91,33 @@ impl Api {
     /// Sends a document. Each call is one write: sending it again after a lost answer does not do it twice.
     pub fn post(&self, path: &str, body: &impl Serialize) -> Result<Value, CliError> {
         json(self.send("POST", path, &[], Some(body))?)
+    }
+
+    /// Sends what is to change of a resource, as [`Self::post`] does.
+    pub fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, CliError> {
+        json(self.send("PATCH", path, &[], Some(body))?)
+    }
+
+    /// Puts a document in its place.
+    pub fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, CliError> {
+        json(self.send("PUT", path, &[], Some(body))?)
+    }
+
+    /// The id that people mean by `word` among what `path` lists as `field`: an id, or the only one of that name.
+    pub fn id_of(&self, path: &str, field: &str, word: &str) -> Result<String, CliError> {
+        let items = self.get_all(path, field, &[])?;
+        if items.iter().any(|item| item["id"] == *word) {
+            return Ok(word.to_owned());
+        }
+        let named: Vec<&str> =
+            items.iter().filter(|item| item["name"] == *word).filter_map(|item| item["id"].as_str()).collect();
+        match named.as_slice() {
+            [id] => Ok((*id).to_owned()),
+            [] => Ok(word.to_owned()),
+            several => {
+                Err(CliError::Usage(format!("several are called \"{word}\"; name one by id: {}", several.join(", "))))
+            }
+        }
     }
 
     /// Deletes a resource.
@@ -122,6 +155,11 @@ impl Api {
     ) -> Result<impl Iterator<Item = std::io::Result<String>> + use<>, CliError> {
         let response = self.send("GET", path, query, None::<&()>)?;
         Ok(BufReader::new(response.into_body().into_reader()).lines())
+    }
+
+    /// Reads an answer's bytes as they arrive.
+    pub fn reader(&self, path: &str, query: &[(&str, String)]) -> Result<impl Read + use<>, CliError> {
+        Ok(self.send("GET", path, query, None::<&()>)?.into_body().into_reader())
     }
 
     fn send(

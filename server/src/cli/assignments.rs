@@ -23,7 +23,7 @@ pub enum AssignmentsCommand {
 #[derive(Debug, Args)]
 pub struct TailArgs {
     /// Environment
-    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
     environment: String,
     /// Only of this flag
     #[arg(long)]

@@ -56,7 +56,7 @@ pub struct ListArgs {
     #[arg(long)]
     archived: bool,
     /// Show how this environment serves them
-    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
     environment: String,
 }
 
@@ -106,7 +106,7 @@ pub struct SwitchArgs {
     /// Key of the flag
     flag: String,
     /// Environment
-    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
     environment: String,
     #[command(flatten)]
     change: ChangeOptions,
@@ -130,7 +130,7 @@ pub struct RolloutArgs {
     #[arg(required = true, value_name = "VARIATION=PERCENT")]
     shares: Vec<String>,
     /// Environment
-    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
     environment: String,
     /// Id of the rule whose rollout it is; the fallthrough if left out
     #[arg(long)]
@@ -160,7 +160,7 @@ pub struct ExplainArgs {
     #[arg(long, value_name = "JSON", conflicts_with_all = ["key", "attr"])]
     context: Option<String>,
     /// Environment
-    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
     environment: String,
 }
 

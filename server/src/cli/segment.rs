@@ -69,7 +69,7 @@ pub enum SegmentCommand {
 #[derive(Debug, Args)]
 pub struct EnvironmentArgs {
     /// Environment
-    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+    #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
     environment: String,
 }
 

@@ -90,16 +90,18 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
         ));
     }
     match error {
-        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_)
+        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) | StartError::Audit(_)
             if !text.contains("is in use by process") =>
         {
             CliError::Damaged(format!(
                 "{text}\n  Nothing was changed. The store is in {}. The choices: restore it from a backup, or look closer with \
-             `guidon journal verify --data {0}`.",
+             `guidon audit verify --data {0}`.",
                 folder.display()
             ))
         }
-        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) => CliError::Unexpected(text),
+        StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) | StartError::Audit(_) => {
+            CliError::Unexpected(text)
+        }
         StartError::Identity(_)
         | StartError::Tls(_)
         | StartError::Limit(_)

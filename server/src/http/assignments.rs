@@ -129,7 +129,7 @@ impl Reading {
 }
 
 /// Milliseconds since 1970 of a time in RFC 3339 or in milliseconds.
-fn parse_time(text: &str) -> Result<u64, String> {
+pub(super) fn parse_time(text: &str) -> Result<u64, String> {
     if let Ok(milliseconds) = text.parse() {
         return Ok(milliseconds);
     }

@@ -4,7 +4,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use guidon_sdk::model::is_valid_key;
-use http::{HeaderName, HeaderValue};
+use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -38,7 +38,8 @@ struct ChangeBody {
     params(("project" = String, Path, description = "Key of the project"),
            ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send the request again within 24 hours")),
     request_body(content = ref("#/components/schemas/Change")),
-    responses((status = 200, description = "What changed", body = ref("#/components/schemas/ChangeOutcome")))
+    responses((status = 200, description = "What changed", body = ref("#/components/schemas/ChangeOutcome")),
+              (status = 202, description = "It has to be a change request, which was opened", body = ref("#/components/schemas/RequestOutcome")))
 )]
 pub async fn create_change(
     State(api): State<Api>,
@@ -61,7 +62,7 @@ pub async fn create_change(
     submit(&api, write, draft).await.map(answer)
 }
 
-fn read_instructions(values: &[Value]) -> Result<Vec<Instruction>, Problem> {
+pub(super) fn read_instructions(values: &[Value]) -> Result<Vec<Instruction>, Problem> {
     if values.is_empty() {
         return Err(invalid(vec![Fault::new(
             "/instructions",
@@ -106,9 +107,25 @@ pub(super) async fn submit_by(api: &Api, author: Author, draft: ChangeDraft) -> 
     submitted.await.map_err(Problem::internal)?.map_err(Problem::from)
 }
 
-/// What a change did, as callers read it.
+/// What a change did, as callers read it; 202 where it had to become a change request and waits.
 pub(super) fn answer(outcome: ChangeOutcome) -> Response {
-    let mut response = Json(view(&outcome)).into_response();
+    match outcome.opened() {
+        Some(opened) => {
+            let mut response = answer_step(&outcome, Some(json!(opened)));
+            *response.status_mut() = StatusCode::ACCEPTED;
+            response
+        }
+        None => marked(Json(view(&outcome)).into_response(), &outcome),
+    }
+}
+
+/// What a step made of a change request.
+pub(super) fn answer_step(outcome: &ChangeOutcome, request: Option<Value>) -> Response {
+    let body = json!({"request": request, "revision": outcome.revision, "summary": outcome.summary});
+    marked(Json(body).into_response(), outcome)
+}
+
+fn marked(mut response: Response, outcome: &ChangeOutcome) -> Response {
     if outcome.replayed {
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
@@ -116,12 +133,19 @@ pub(super) fn answer(outcome: ChangeOutcome) -> Response {
 }
 
 pub(super) fn view(outcome: &ChangeOutcome) -> Value {
-    json!({
+    let mut shown = json!({
         "revision": outcome.revision,
         "changed": outcome.changed,
         "summary": outcome.summary,
         "dryRun": outcome.dry_run,
-    })
+    });
+    if let Some(request) = &outcome.request {
+        shown["request"] = json!(request);
+    }
+    if let Some(needs) = &outcome.needs {
+        shown["needs"] = json!(needs);
+    }
+    shown
 }
 
 /// Refuses a key of the wrong form before it is looked up, as not found: there cannot be such a thing.

@@ -12,6 +12,7 @@ use super::page::{limit, page};
 use super::parameters::{Path, Query};
 use super::problem::Problem;
 use super::projects::PageQuery;
+use super::shown::Reader;
 use super::write::Write;
 use crate::changes::{ChangeDraft, Instruction};
 use crate::environments::Tier;
@@ -24,17 +25,19 @@ struct NewEnvironment {
     tier: Tier,
 }
 
-/// Lists the environments of a project, by key.
+/// Lists the environments of a project that the caller may see, by key.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/environments", tag = "environments",
     params(("project" = String, Path, description = "Key of the project"), PageQuery),
     responses((status = 200, description = "A page of environments", body = ref("#/components/schemas/EnvironmentPage"))))]
 pub async fn list_environments(
     State(api): State<Api>,
     Path(project): Path<String>,
+    reader: Reader,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Value>, Problem> {
     let (limit, after, project) = (limit(query.limit)?, query.after.unwrap_or_default(), api.project(&project)?);
     let environments = project.environments.values().filter(|environment| environment.key > after);
+    let environments = environments.filter(|environment| reader.sees(&environment.key));
     let shown = |environment: &&std::sync::Arc<crate::environments::Environment>| json!(***environment);
     Ok(Json(page("environments", environments, limit, |environment| environment.key.clone(), shown)))
 }

@@ -3,12 +3,13 @@
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::Api;
 use super::page::{limit, page};
 use super::parameters::{Path, Query};
 use super::problem::Problem;
+use super::shown::Reader;
 use crate::state::FlagState;
 
 /// Which flags.
@@ -30,20 +31,19 @@ pub struct FlagQuery {
     environment: Option<String>,
 }
 
-/// Lists flags, by key.
+/// Lists flags, by key, each with the environments that the caller may see.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/flags", tag = "flags",
     params(("project" = String, Path, description = "Key of the project"), FlagQuery),
     responses((status = 200, description = "A page of flags", body = ref("#/components/schemas/FlagPage"))))]
 pub async fn list_flags(
     State(api): State<Api>,
     Path(project): Path<String>,
+    reader: Reader,
     Query(query): Query<FlagQuery>,
 ) -> Result<Json<Value>, Problem> {
     let (limit, project) = (limit(query.limit)?, api.project(&project)?);
-    if let Some(environment) = &query.environment
-        && !project.environments.contains_key(environment)
-    {
-        return Err(Problem::not_found("environment", environment));
+    if let Some(environment) = &query.environment {
+        reader.check_named(&project, environment)?;
     }
     let after = query.after.clone().unwrap_or_default();
     let wanted = query.query.as_deref().map(str::to_lowercase);
@@ -53,21 +53,23 @@ pub async fn list_flags(
         .filter(|(key, _)| **key != after || query.after.is_none())
         .map(|(_, flag)| flag)
         .filter(|flag| matches(flag, &query, wanted.as_deref()));
-    let shown = |flag: &&std::sync::Arc<FlagState>| view(flag, query.environment.as_deref());
+    let only = query.environment.as_deref();
+    let shown = |flag: &&std::sync::Arc<FlagState>| reader.flag(&project.key, flag, only);
     Ok(Json(page("flags", flags, limit, |flag| flag.published.key.clone(), shown)))
 }
 
-/// Shows a flag, with every environment.
+/// Shows a flag, with every environment that the caller may see.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/flags/{flag}", tag = "flags",
     params(("project" = String, Path, description = "Key of the project"), ("flag" = String, Path, description = "Key of the flag")),
     responses((status = 200, description = "The flag", body = ref("#/components/schemas/FlagView"))))]
 pub async fn show_flag(
     State(api): State<Api>,
     Path((project, flag)): Path<(String, String)>,
+    reader: Reader,
 ) -> Result<Json<Value>, Problem> {
     let project = api.project(&project)?;
     let flag = project.flags.get(&flag).ok_or_else(|| Problem::not_found("flag", &flag))?;
-    Ok(Json(view(flag, None)))
+    Ok(Json(reader.flag(&project.key, flag, None)))
 }
 
 fn matches(flag: &FlagState, query: &FlagQuery, wanted: Option<&str>) -> bool {
@@ -79,15 +81,4 @@ fn matches(flag: &FlagState, query: &FlagQuery, wanted: Option<&str>) -> bool {
     flag.archived == query.archived.unwrap_or(false)
         && query.tag.as_ref().is_none_or(|tag| flag.tags.contains(tag))
         && wanted.is_none_or(contains)
-}
-
-fn view(flag: &FlagState, environment: Option<&str>) -> Value {
-    let mut shown = json!(*flag.published);
-    if let (Some(only), Some(environments)) = (environment, shown["environments"].as_object_mut()) {
-        environments.retain(|key, _| key == only);
-    }
-    shown["createdAt"] = flag.created_at.into();
-    shown["updatedAt"] = flag.updated_at.into();
-    shown["revision"] = flag.revision.into();
-    shown
 }

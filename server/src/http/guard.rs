@@ -14,7 +14,7 @@ use super::Api;
 use super::auth::Caller;
 use super::problem::Problem;
 use crate::changes::Author;
-use crate::environments::Tier;
+use crate::environments::{self, Tier};
 use crate::policy::{Action, Facts, PrincipalKind, Resource};
 use crate::state::Project;
 
@@ -68,7 +68,12 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/projects/{project}/requests", Write),
     ("GET", "/api/v1/projects/{project}/requests/{id}", Somewhere(Action::ReadRequests)),
     ("PATCH", "/api/v1/projects/{project}/requests/{id}", Write),
-    ("POST", "/api/v1/projects/{project}/requests/{id}/{step}", Write),
+    ("POST", "/api/v1/projects/{project}/requests/{id}/submit", Write),
+    ("POST", "/api/v1/projects/{project}/requests/{id}/approve", Write),
+    ("POST", "/api/v1/projects/{project}/requests/{id}/reject", Write),
+    ("POST", "/api/v1/projects/{project}/requests/{id}/withdraw", Write),
+    ("POST", "/api/v1/projects/{project}/requests/{id}/comment", Write),
+    ("POST", "/api/v1/projects/{project}/requests/{id}/apply", Write),
     ("GET", "/api/v1/projects/{project}/reviews", Somewhere(Action::ReadRequests)),
     ("POST", "/api/v1/projects/{project}/reviews/{revision}", Write),
     ("GET", "/api/v1/session", Own),
@@ -102,7 +107,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/policies", Installation(Action::ReadAccess)),
     ("PUT", "/api/v1/policies/{name}", Write),
     ("DELETE", "/api/v1/policies/{name}", Write),
-    ("POST", "/api/v1/policies/check", Own),
+    ("POST", "/api/v1/policies/check", Installation(Action::ReadAccess)),
     ("POST", "/api/v1/policies/explain", Installation(Action::ReadAccess)),
     ("GET", "/api/v1/audit", Installation(Action::ReadAudit)),
     ("GET", "/api/v1/audit/records/{id}", Installation(Action::ReadAudit)),
@@ -244,13 +249,24 @@ impl Api {
     pub fn sight(&self, author: &Author, project: &str, action: Action) -> Sight {
         let world = self.world();
         let Some(state) = world.project(project) else { return Sight::default() };
-        let known = |facts: Facts| Facts { anonymised: true, ..facts };
-        let seen = state.environments.values().filter(|environment| {
-            let (key, tier) = (environment.key.clone(), Some(environment.tier));
-            let resource = Resource { project: project.to_owned(), environment: key, tier };
-            self.changes.decide(author, action, &resource, None, &known).is_ok_and(|decision| decision.allowed)
-        });
+        let seen = state.environments.values().filter(|environment| self.may(author, state, environment, action));
         Sight(Arc::new(seen.map(|environment| environment.key.clone()).collect()))
+    }
+
+    /// Whether `author` may do `action` in any environment of a project: as [`Self::sight`], which lists them.
+    #[must_use]
+    pub fn sees_any(&self, author: &Author, project: &Project, action: Action) -> bool {
+        // Those farthest from real users first: where most is allowed the first answer is the last.
+        let mut environments: Vec<_> = project.environments.values().collect();
+        environments.sort_by_key(|environment| environment.tier);
+        environments.into_iter().any(|environment| self.may(author, project, environment, action))
+    }
+
+    fn may(&self, author: &Author, project: &Project, environment: &environments::Environment, action: Action) -> bool {
+        let (key, tier) = (environment.key.clone(), Some(environment.tier));
+        let resource = Resource { project: project.key.clone(), environment: key, tier };
+        let known = |facts: Facts| Facts { anonymised: true, ..facts };
+        self.changes.decide(author, action, &resource, None, &known).is_ok_and(|decision| decision.allowed)
     }
 
     /// Whether what `author` sees in an environment has to be without persons' keys.

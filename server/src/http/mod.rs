@@ -8,6 +8,7 @@ pub mod changes;
 pub mod connections;
 mod directory;
 pub mod environments;
+pub mod exchange;
 pub mod explain;
 pub mod flags;
 mod guard;
@@ -25,11 +26,13 @@ pub mod projects;
 pub mod rate;
 pub mod requests;
 pub mod revert;
+mod reviews;
 pub mod roles;
 pub mod sdk;
 pub mod sdk_keys;
 pub mod segments;
 pub mod session;
+mod shown;
 pub mod status;
 pub mod strict;
 pub mod tokens;
@@ -51,7 +54,7 @@ use crate::audit::AuditLog;
 use crate::changes::ChangeService;
 use crate::clock::Clock;
 use crate::config::{Limits, Network};
-use crate::identity::oidc::SignInFlow;
+use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
 use crate::shutdown::Shutdown;
@@ -77,6 +80,8 @@ pub struct ApiParts {
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
     pub audit: Arc<dyn AuditLog>,
+    /// Both logs, to be read, checked and signed.
+    pub audit_door: Arc<audit::AuditDoor>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -104,6 +109,10 @@ pub struct ApiState {
     pub writes: RateLimit<Arc<str>>,
     /// Refused credentials, by address.
     pub refusals: RateLimit<IpAddr>,
+    /// Room for checking policy files, which takes long.
+    pub policy_checks: Arc<Semaphore>,
+    /// Verifies identity tokens of the issuers that the installation trusts.
+    pub trusted_issuers: TrustedIssuers,
     /// Held by whoever changes an account both in the vault and in the journal.
     pub account_edits: Mutex<()>,
 }
@@ -132,6 +141,8 @@ impl Api {
             places: Semaphore::new(parts.limits.max_concurrent_requests.min(Semaphore::MAX_PERMITS)),
             writes: RateLimit::new(parts.limits.max_writes_per_second),
             refusals: RateLimit::new(parts.limits.max_refusals_per_second),
+            policy_checks: Arc::new(Semaphore::new(1)),
+            trusted_issuers: TrustedIssuers::new(Arc::clone(&parts.clock)),
             account_edits: Mutex::default(),
             parts,
         }))
@@ -200,7 +211,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
 
 /// Routes of callers who have no credential yet, such as those who sign in. They slow whoever is refused themselves.
 fn stranger_routes() -> Router<Api> {
-    Router::new().merge(session::open_routes())
+    Router::new().merge(exchange::open_routes()).merge(session::open_routes())
 }
 
 fn operation_routes() -> Router<Api> {
@@ -232,6 +243,7 @@ fn api_routes() -> Router<Api> {
         .route(&in_environment("/revert"), post(revert::revert_environment))
         .route(&in_environment("/sdk-keys"), get(sdk_keys::list_sdk_keys).post(sdk_keys::create_sdk_key))
         .route(&in_environment("/sdk-keys/{id}"), delete(sdk_keys::revoke_sdk_key))
+        .route(&in_environment("/sdk-keys/{id}/rotate"), post(sdk_keys::rotate_sdk_key))
         .merge(accounts::routes())
         .merge(audit::routes())
         .merge(issuers::routes())

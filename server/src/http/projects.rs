@@ -11,6 +11,7 @@ use super::changes::{answer, submit};
 use super::page::{limit, page};
 use super::parameters::{Path, Query};
 use super::problem::Problem;
+use super::shown::Reader;
 use super::write::Write;
 use crate::changes::{ChangeDraft, Instruction};
 use crate::state::Project;
@@ -33,12 +34,17 @@ struct NewProject {
     name: String,
 }
 
-/// Lists projects, by key.
+/// Lists the projects in which the caller may see something, by key.
 #[utoipa::path(get, path = "/api/v1/projects", tag = "projects", params(PageQuery),
     responses((status = 200, description = "A page of projects", body = ref("#/components/schemas/ProjectPage"))))]
-pub async fn list_projects(State(api): State<Api>, Query(query): Query<PageQuery>) -> Result<Json<Value>, Problem> {
+pub async fn list_projects(
+    State(api): State<Api>,
+    reader: Reader,
+    Query(query): Query<PageQuery>,
+) -> Result<Json<Value>, Problem> {
     let (limit, after, world) = (limit(query.limit)?, query.after.unwrap_or_default(), api.world());
     let projects = world.projects.values().filter(|project| project.key > after);
+    let projects = projects.filter(|project| reader.sees_something_in(project));
     Ok(Json(page("projects", projects, limit, |project| project.key.clone(), |project| view(project))))
 }
 
@@ -58,16 +64,21 @@ pub async fn create_project(State(api): State<Api>, write: Write) -> Result<Resp
     submit(&api, write, draft).await.map(answer)
 }
 
-/// Shows a project.
+/// Shows a project, with the environments that the caller may see.
 #[utoipa::path(get, path = "/api/v1/projects/{project}", tag = "projects",
     params(("project" = String, Path, description = "Key of the project")),
     responses((status = 200, description = "The project", body = ref("#/components/schemas/Project"))))]
-pub async fn show_project(State(api): State<Api>, Path(project): Path<String>) -> Result<Json<Value>, Problem> {
+pub async fn show_project(
+    State(api): State<Api>,
+    Path(project): Path<String>,
+    reader: Reader,
+) -> Result<Json<Value>, Problem> {
     let project = api.project(&project)?;
     let mut shown = view(&project);
     shown["flags"] = project.flags.len().into();
-    shown["segments"] = project.segments.len().into();
-    shown["environments"] = project.environments.values().map(|environment| json!(**environment)).collect();
+    shown["segments"] = project.segments.keys().filter(|(environment, _)| reader.sees(environment)).count().into();
+    let environments = project.environments.values().filter(|environment| reader.sees(&environment.key));
+    shown["environments"] = environments.map(|environment| json!(**environment)).collect();
     Ok(Json(shown))
 }
 

@@ -11,14 +11,23 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::changes::{REPLAYED, answer, submit};
+use super::directory::{answer_with, credential, deadline};
 use super::page::{limit, page};
 use super::parameters::{Path, Query};
 use super::problem::Problem;
 use super::projects::PageQuery;
+use super::tokens::revealed;
 use super::write::Write;
 use crate::changes::{ChangeDraft, Instruction};
 use crate::environments::{Audience, SdkKey};
-use crate::identity::{Credential, CredentialKind};
+use crate::identity::CredentialKind;
+use crate::policy::Action;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Rotation {
+    overlap_minutes: Option<u64>,
+}
 
 #[derive(Debug, Deserialize)]
 struct NewSdkKey {
@@ -45,11 +54,20 @@ pub async fn list_sdk_keys(
     let (limit, after) = (limit(query.limit)?, query.after.unwrap_or_default());
     let project = api.project_with(&project, &environment)?;
     let keys = project.sdk_keys.values().filter(|key| key.environment == environment && key.id > after);
+    let now = api.clock.now_ms();
     let shown = |key: &&Arc<SdkKey>| {
         let mut shown = json!(***key);
         if let Some(fields) = shown.as_object_mut() {
             fields.remove("hash");
         }
+        shown["state"] = match (key.revoked_at, key.is_live(now), &key.replaced_by) {
+            (Some(_), ..) => "revoked",
+            (None, false, _) => "expired",
+            (None, true, Some(_)) => "rotated",
+            (None, true, None) => "live",
+        }
+        .into();
+        api.show_use(&key.id, &mut shown);
         shown
     };
     Ok(Json(page("sdkKeys", keys, limit, |key| key.id.clone(), shown)))
@@ -70,14 +88,8 @@ pub async fn create_sdk_key(
 ) -> Result<Response, Problem> {
     let NewSdkKey { name, audience } = write.body.read()?;
     api.project_with(&project, &environment)?;
-    let kind = match audience {
-        Audience::Server => CredentialKind::ServerSdk,
-        Audience::Client => CredentialKind::ClientSdk,
-    };
-    let credential = match &write.idempotency {
-        Some(sent) => api.identity.derive_credential(kind, &[&write.author.principal, &sent.key, &sent.body_hash]),
-        None => Credential::generate(kind, &mut rand::rng()),
-    };
+    let kind = credential_kind(audience);
+    let credential = credential(&api, kind, &write);
     let hash = credential.hash().to_hex();
     let draft = ChangeDraft {
         project: project.clone(),
@@ -114,6 +126,68 @@ pub async fn create_sdk_key(
         response.headers_mut().insert(REPLAYED, HeaderValue::from_static("true"));
     }
     Ok(response)
+}
+
+/// Replaces an SDK key by a new one for the same environment and audience, whose credential is shown this once. The old one
+/// lives on beside it, for a day by default; at its deadline it is refused, and its streams close.
+#[utoipa::path(post, path = "/api/v1/projects/{project}/environments/{environment}/sdk-keys/{id}/rotate", tag = "sdk-keys",
+    params(("project" = String, Path, description = "Key of the project"),
+           ("environment" = String, Path, description = "Key of the environment"),
+           ("id" = String, Path, description = "Id of the SDK key"),
+           ("Idempotency-Key" = Option<String>, Header, description = "Makes it safe to send the request again within 24 hours")),
+    request_body(content = ref("#/components/schemas/SdkKeyRotation")),
+    responses((status = 200, description = "The new key and its credential", body = ref("#/components/schemas/CreatedSdkKey"))))]
+pub async fn rotate_sdk_key(
+    State(api): State<Api>,
+    Path((project, environment, id)): Path<(String, String, String)>,
+    write: Write,
+) -> Result<Response, Problem> {
+    let body: Option<Rotation> = write.body.read()?;
+    let deadline = deadline(&api, body.unwrap_or_default().overlap_minutes);
+    // Whoever may not rotate keys here learns nothing of which there are.
+    api.allow(&write.author, Action::RotateSdkKey, &api.place(&project, &environment), true)?;
+    let state = api.project_with(&project, &environment)?;
+    let old = state.sdk_keys.get(&id).filter(|key| key.environment == environment).cloned();
+    let old = old.ok_or_else(|| Problem::not_found("SDK key", &id))?;
+    let credential = credential(&api, credential_kind(old.audience), &write);
+    let (successor, hash) = (String::new(), credential.hash().to_hex());
+    let draft = ChangeDraft {
+        project,
+        environment: Some(environment.clone()),
+        comment: format!("Rotate the SDK key {id}"),
+        instructions: vec![Instruction::RotateSdkKey { id, successor, hash, deadline }],
+        idempotency: write.idempotency.clone(),
+        ..ChangeDraft::default()
+    };
+    let outcome = submit(&api, write, draft).await.map_err(|problem| problem.within("/instructions/0"))?;
+    let rotated = outcome.entry.as_ref().and_then(|entry| {
+        entry.instructions.iter().find_map(|instruction| match instruction {
+            Instruction::RotateSdkKey { successor, hash, deadline, .. } => {
+                Some((successor.clone(), hash.clone(), *deadline, entry.at))
+            }
+            _ => None,
+        })
+    });
+    let (successor, hash, deadline, at) =
+        rotated.ok_or_else(|| Problem::internal("the entry of a rotated SDK key holds another instruction"))?;
+    let shown = json!({
+        "id": successor,
+        "key": revealed(&credential, &hash)?,
+        "name": old.name,
+        "audience": old.audience,
+        "environment": environment,
+        "createdAt": at,
+        "replaces": old.id,
+        "oldEndsAt": deadline,
+    });
+    Ok(answer_with(&outcome, shown))
+}
+
+fn credential_kind(audience: Audience) -> CredentialKind {
+    match audience {
+        Audience::Server => CredentialKind::ServerSdk,
+        Audience::Client => CredentialKind::ClientSdk,
+    }
 }
 
 /// Revokes an SDK key; its streams close at once.

@@ -12,6 +12,7 @@ use super::page::{limit, page};
 use super::parameters::{Path, Query};
 use super::problem::Problem;
 use super::projects::PageQuery;
+use super::shown::{self, Reader, Shown};
 use crate::changes::instruction::SegmentList;
 use crate::state::SegmentState;
 
@@ -37,16 +38,18 @@ pub struct KeyQuery {
 pub async fn list_segments(
     State(api): State<Api>,
     Path((project, environment)): Path<(String, String)>,
+    reader: Reader,
     Query(query): Query<PageQuery>,
 ) -> Result<Json<Value>, Problem> {
     let (limit, after) = (limit(query.limit)?, query.after.unwrap_or_default());
     let project = api.project_with(&project, &environment)?;
     let segments = project.segments_in(&environment).filter(|segment| segment.stored.key > after);
-    let shown = |segment: &&Arc<SegmentState>| view(segment);
+    let how = reader.shown(&project.key, &environment);
+    let shown = |segment: &&Arc<SegmentState>| shown::segment(segment, how);
     Ok(Json(page("segments", segments, limit, |segment| segment.stored.key.clone(), shown)))
 }
 
-/// Shows a segment, with a page of its targeting keys.
+/// Shows a segment, with a page of its targeting keys; to AI agents, from staging on, only how many there are.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/environments/{environment}/segments/{segment}", tag = "segments",
     params(("project" = String, Path, description = "Key of the project"),
            ("environment" = String, Path, description = "Key of the environment"),
@@ -55,12 +58,17 @@ pub async fn list_segments(
 pub async fn show_segment(
     State(api): State<Api>,
     Path((project, environment, segment)): Path<(String, String, String)>,
+    reader: Reader,
     Query(query): Query<KeyQuery>,
 ) -> Result<Json<Value>, Problem> {
     let limit = limit(query.limit)?;
     let project = api.project_with(&project, &environment)?;
     let found = project.segment(&environment, &segment).ok_or_else(|| Problem::not_found("segment", &segment))?;
-    let mut shown = view(found);
+    let how = reader.shown(&project.key, &environment);
+    let mut shown = shown::segment(found, how);
+    if how == Shown::WithoutKeys {
+        return Ok(Json(shown));
+    }
     let mut next = None;
     for (list, name, keys) in
         [(SegmentList::Included, "included", &found.included), (SegmentList::Excluded, "excluded", &found.excluded)]
@@ -98,18 +106,4 @@ pub async fn show_segment(
     }
     shown["next"] = json!(next);
     Ok(Json(shown))
-}
-
-fn view(segment: &SegmentState) -> Value {
-    json!({
-        "key": segment.stored.key,
-        "name": segment.stored.name,
-        "description": segment.stored.description,
-        "rules": segment.rules,
-        "includedCount": segment.included.len(),
-        "excludedCount": segment.excluded.len(),
-        "createdAt": segment.created_at,
-        "updatedAt": segment.updated_at,
-        "revision": segment.revision,
-    })
 }

@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::shown::Reader;
 use crate::journal::Health;
 use crate::state::FollowerHealth;
 
@@ -39,10 +40,10 @@ pub async fn show_metrics(State(api): State<Api>) -> Response {
     ([(CONTENT_TYPE, OPEN_METRICS)], api.metrics.encode()).into_response()
 }
 
-/// Shows version, history, revision and health.
+/// Shows version, history, revision and health, and how many projects the caller may see something of.
 #[utoipa::path(get, path = "/api/v1/status", tag = "operations",
     responses((status = 200, description = "The status", body = ref("#/components/schemas/Status"))))]
-pub async fn show_status(State(api): State<Api>) -> Json<Value> {
+pub async fn show_status(State(api): State<Api>, reader: Reader) -> Json<Value> {
     let (world, journal) = (api.world(), api.changes.journal());
     let health = match api.changes.health() {
         Health::Writable => json!({"writable": true}),
@@ -53,7 +54,7 @@ pub async fn show_status(State(api): State<Api>) -> Json<Value> {
         "history": journal.history(),
         "revision": world.revision,
         "chainHash": world.hash.to_string(),
-        "projects": world.projects.len(),
+        "projects": world.projects.values().filter(|project| reader.sees_something_in(project)).count(),
         "startedAt": api.started_at,
         "connections": api.metrics.connections.open.get(),
         "health": health,

@@ -35,14 +35,14 @@ fn every_unknown_field_is_named_where_it_stands() {
     let found = faults(json!({"kind":"createFlag","colour":1,"flag":{"key":"f","kind":"string","tag":[],
         "variations":[{"key":"a","value":"a","provenance":{"by":"ai","modell":"m"}}],
         "environments":{"dev/1":{"offVariation":"a","fallthrough":{"rollout":{"weights":{},"wieghts":{}}}}}}}));
-    // Objects are read in the order of their names.
+    // In the order of the body.
     assert_eq!(
         found,
         [
             fault("/colour", "unknownField"),
-            fault("/flag/environments/dev~11/fallthrough/rollout/wieghts", "unknownField"),
             fault("/flag/tag", "unknownField"),
             fault("/flag/variations/0/provenance/modell", "unknownField"),
+            fault("/flag/environments/dev~11/fallthrough/rollout/wieghts", "unknownField"),
         ]
     );
     let hint = read_instruction(&json!({"kind":"turnFlagOn","flag":"f","flags":"f"}), "").unwrap_err();

@@ -81,6 +81,20 @@ impl Uses {
         is_new && was_used
     }
 
+    /// Takes note of a use at `now`, wherever it was: of a credential that everybody has.
+    pub fn note_time(&self, credential: &str, now: u64) {
+        let mut known = self.known.lock();
+        if known.len() >= MAX_CREDENTIALS && !known.contains_key(credential) {
+            return;
+        }
+        let entry = known.entry(credential.to_owned()).or_default();
+        entry.used.last_at = entry.used.last_at.max(now);
+        if now.saturating_sub(entry.saved_at) >= SAVE_AFTER_MS {
+            entry.saved_at = now;
+            self.save(credential, &entry.used);
+        }
+    }
+
     /// The last use of a credential, if it was ever used.
     #[must_use]
     pub fn last(&self, credential: &str) -> Option<CredentialUse> {

@@ -2,6 +2,7 @@
 //! path as everybody else.
 
 pub mod deadlines;
+pub mod requests;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -94,7 +94,7 @@ fn history() -> Vec<Value> {
         json!([{"kind": "addRule", "flag": "engine", "rule": {"clauses": [{"op": "segment", "values": ["beta"]}],
             "serve": {"variation": "ai"}}}]),
         json!([{"kind": "setRollout", "flag": "engine", "weights": {"ai": 1_000, "baseline": 99_000}}]),
-        json!([{"kind": "createEnvironment", "key": "preview", "tier": "staging"}]),
+        json!([{"kind": "createEnvironment", "key": "preview", "tier": "testing"}]),
         json!([engine_flag("gone")]),
         json!([{"kind": "archiveFlag", "flag": "gone"}]),
         json!([{"kind": "deleteFlag", "flag": "gone"}]),
@@ -352,8 +352,8 @@ async fn a_journal_of_version_1_opens() {
     assert_eq!(head.hash.to_string(), "d790bb18a1de95c78d90c481b0a67f94f63d4f6576de21e4a2bfdc33f00d939e");
     let project = opened.world.project("default").expect("there");
     assert_eq!(project.flags.keys().map(String::as_str).collect::<Vec<_>>(), ["engine"]);
-    assert_eq!(project.segment("development", "beta").expect("there").stored.included.len(), 3);
+    assert_eq!(project.segment("production", "beta").expect("there").stored.included.len(), 3);
     assert!(project.environments.contains_key("preview"));
-    let config = &project.flags["engine"].stored.environments["development"];
+    let config = &project.flags["engine"].stored.environments["production"];
     assert!(config.on && config.rules.len() == 1 && config.targets.len() == 1);
 }

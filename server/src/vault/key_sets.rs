@@ -1,13 +1,16 @@
 //! Key sets as records of the vault.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use guidon_sdk::model::KeySetRef;
 
-use super::{Entry, Kind, Vault, VaultError};
-use crate::changes::keysets::{KeySetError, KeySetStore, NewKeySet, read_record};
+use super::{Entry, Kind, MAX_VALUE_BYTES, Vault, VaultError};
+use crate::changes::keysets::{
+    ErasedSets, KeySetError, KeySetStore, NewKeySet, read_record, record_holds, record_without,
+};
 use crate::state::KeySetSource;
 
 /// The key sets of a vault. Clones share it.
@@ -30,6 +33,16 @@ impl VaultKeySets {
         let stored = self.0.get(Kind::KeySet, &set.id).map_err(failed)?;
         stored.map(|bytes| read_record(set, &bytes)).transpose()
     }
+
+    /// Does what reads large records where blocking is allowed.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&dyn Vault) -> Result<T, KeySetError> + Send + 'static,
+    ) -> Result<T, KeySetError> {
+        let vault = Arc::clone(&self.0);
+        let done = tokio::task::spawn_blocking(move || work(&*vault)).await;
+        done.unwrap_or_else(|error| Err(KeySetError::Vault(error.to_string())))
+    }
 }
 
 impl KeySetStore for VaultKeySets {
@@ -47,6 +60,77 @@ impl KeySetStore for VaultKeySets {
         }
         .boxed()
     }
+
+    fn holding(&self, sets: Vec<KeySetRef>, key: String) -> BoxFuture<'_, Result<Vec<KeySetRef>, KeySetError>> {
+        self.blocking(move |vault| {
+            let mut holding = Vec::new();
+            for set in sets {
+                if vault.get(Kind::KeySet, &set.id).map_err(failed)?.is_some_and(|bytes| record_holds(&bytes, &key)) {
+                    holding.push(set);
+                }
+            }
+            Ok(holding)
+        })
+        .boxed()
+    }
+
+    fn erase(
+        &self,
+        sets: Vec<KeySetRef>,
+        key: String,
+        referenced: HashSet<String>,
+    ) -> BoxFuture<'_, Result<ErasedSets, KeySetError>> {
+        async move {
+            let (mut erased, mut sets) = (ErasedSets::default(), sets.into_iter());
+            while sets.len() > 0 {
+                let (key, mut rest) = (key.clone(), sets);
+                let (batch, left) =
+                    self.blocking(move |vault| Ok((batch_without(vault, &mut rest, &key)?, rest))).await?;
+                sets = left;
+                erased.rewritten += batch.len();
+                self.0.put_many(batch).await.map_err(failed)?;
+            }
+            let unreferenced = self.blocking(move |vault| {
+                let mut found = vault.list(Kind::KeySet);
+                found.retain(|id| !referenced.contains(id));
+                let mut holding = Vec::new();
+                for id in found {
+                    if vault.get(Kind::KeySet, &id).map_err(failed)?.is_some_and(|bytes| record_holds(&bytes, &key)) {
+                        holding.push(id);
+                    }
+                }
+                Ok(holding)
+            });
+            for id in unreferenced.await? {
+                erased.deleted += usize::from(self.0.delete(Kind::KeySet, &id).await.map_err(failed)?);
+            }
+            Ok(erased)
+        }
+        .boxed()
+    }
+
+    fn purge(&self) -> BoxFuture<'_, Result<(), KeySetError>> {
+        async move { self.0.compact().await.map(drop).map_err(failed) }.boxed()
+    }
+}
+
+/// The records of the next `sets` without `key`, as many as one write takes.
+fn batch_without(
+    vault: &dyn Vault,
+    sets: &mut impl Iterator<Item = KeySetRef>,
+    key: &str,
+) -> Result<Vec<Entry>, KeySetError> {
+    let (mut batch, mut bytes) = (Vec::new(), 0);
+    // A record gets no larger by this than by what it says of the erased places; half of what fits leaves room for the last.
+    while bytes < MAX_VALUE_BYTES / 2 {
+        let Some(set) = sets.next() else { break };
+        let Some(stored) = vault.get(Kind::KeySet, &set.id).map_err(failed)? else { continue };
+        if let Some(value) = record_without(&set, &stored, key, rand::random())? {
+            bytes += value.len();
+            batch.push(Entry { kind: Kind::KeySet, id: set.id, value });
+        }
+    }
+    Ok(batch)
 }
 
 impl KeySetSource for VaultKeySets {
@@ -62,6 +146,7 @@ impl KeySetSource for VaultKeySets {
 fn failed(error: VaultError) -> KeySetError {
     match error {
         VaultError::Append(crate::log::AppendError::DiskFull) => KeySetError::DiskFull,
+        VaultError::TooLarge { bytes } => KeySetError::TooLarge { bytes, limit: MAX_VALUE_BYTES },
         other => KeySetError::Vault(other.to_string()),
     }
 }

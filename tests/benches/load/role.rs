@@ -97,17 +97,17 @@ impl Remote {
         request.send_json(body).unwrap().body_mut().read_json().unwrap()
     }
 
-    /// Makes a change in `production`; when its request was sent and when it was acknowledged.
+    /// Makes a change in `development`; when its request was sent and when it was acknowledged.
     pub fn change(&self, instructions: Value) -> (Instant, Instant) {
-        let body = json!({"environment": "production", "instructions": instructions});
+        let body = json!({"environment": "development", "instructions": instructions});
         let sent = Instant::now();
         self.call("/changes", &body);
         (sent, Instant::now())
     }
 
-    /// A credential for server SDKs in `production`.
+    /// A credential for server SDKs in `development`.
     pub fn sdk_key(&self) -> String {
-        let made = self.call("/environments/production/sdk-keys", &json!({"name": "load"}));
+        let made = self.call("/environments/development/sdk-keys", &json!({"name": "load"}));
         made["key"].as_str().unwrap().to_owned()
     }
 

@@ -7,6 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use crate::changes::Instruction;
 use crate::log;
@@ -75,6 +76,21 @@ impl Body {
     }
 }
 
+/// Whether stored bytes are the body of a request of `project` that holds a person's `key`.
+fn holds(bytes: &[u8], project: &str, key: &str) -> bool {
+    fn is_in(value: &Value, key: &str) -> bool {
+        match value {
+            Value::String(text) => text == key,
+            Value::Array(items) => items.iter().any(|item| is_in(item, key)),
+            Value::Object(fields) => fields.values().any(|field| is_in(field, key)),
+            _ => false,
+        }
+    }
+    // Read as plain JSON: an instruction of a later version may hold a key too.
+    serde_json::from_slice::<Value>(bytes)
+        .is_ok_and(|body| body["project"] == project && is_in(&body["instructions"], key))
+}
+
 /// Where bodies are kept, by their hash.
 pub trait RequestStore: Send + Sync + 'static {
     /// Stores a body; done once it is durable.
@@ -82,6 +98,9 @@ pub trait RequestStore: Send + Sync + 'static {
 
     /// The body with this hash.
     fn get(&self, hash: &str) -> BoxFuture<'_, Result<Body, BodyError>>;
+
+    /// Deletes the bodies of requests of `project` that hold a person's `key`, and answers how many.
+    fn erase(&self, project: String, key: String) -> BoxFuture<'_, Result<usize, BodyError>>;
 }
 
 /// Bodies in a vault.
@@ -113,6 +132,27 @@ impl RequestStore for VaultRequests {
         });
         async move { reading.await.map_err(|error| BodyError::Vault(error.to_string()))? }.boxed()
     }
+
+    fn erase(&self, project: String, key: String) -> BoxFuture<'_, Result<usize, BodyError>> {
+        let vault = Arc::clone(&self.vault);
+        let finding = tokio::task::spawn_blocking(move || {
+            let mut found = Vec::new();
+            for id in vault.list(Kind::RequestBody) {
+                if vault.get(Kind::RequestBody, &id)?.is_some_and(|bytes| holds(&bytes, &project, &key)) {
+                    found.push(id);
+                }
+            }
+            Ok::<_, BodyError>(found)
+        });
+        async move {
+            let mut erased = 0;
+            for id in finding.await.map_err(|error| BodyError::Vault(error.to_string()))?? {
+                erased += usize::from(self.vault.delete(Kind::RequestBody, &id).await?);
+            }
+            Ok(erased)
+        }
+        .boxed()
+    }
 }
 
 impl From<VaultError> for BodyError {
@@ -140,5 +180,11 @@ impl RequestStore for MemoryRequests {
     fn get(&self, hash: &str) -> BoxFuture<'_, Result<Body, BodyError>> {
         let found = self.bodies.lock().get(hash).map(|bytes| Body::open(bytes, hash));
         future::ready(found.unwrap_or(Err(BodyError::Unreadable("was erased")))).boxed()
+    }
+    fn erase(&self, project: String, key: String) -> BoxFuture<'_, Result<usize, BodyError>> {
+        let mut bodies = self.bodies.lock();
+        let before = bodies.len();
+        bodies.retain(|_, bytes| !holds(bytes, &project, &key));
+        future::ready(Ok(before - bodies.len())).boxed()
     }
 }

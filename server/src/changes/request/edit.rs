@@ -152,6 +152,24 @@ impl RequestEdit {
         }
     }
 
+    /// The same edit, said to be by `actor`; what names nobody stays as it is.
+    #[must_use]
+    pub(crate) fn said_by(mut self, actor: &str) -> Self {
+        match &mut self {
+            Self::CommentRequest { by, .. }
+            | Self::ApproveRequest { by, .. }
+            | Self::RejectRequest { by, .. }
+            | Self::WithdrawRequest { by, .. }
+            | Self::ApplyRequest { by, .. }
+            | Self::ReviewEntry { by, .. } => actor.clone_into(by),
+            Self::OpenRequest { .. }
+            | Self::EditRequest { .. }
+            | Self::SubmitRequest { .. }
+            | Self::ExpireRequest { .. } => {}
+        }
+        self
+    }
+
     /// The object it may change.
     #[must_use]
     pub fn object(&self) -> ObjectId {

@@ -27,7 +27,7 @@ async fn furnished() -> Server {
             {"kind": "addTargets", "flag": "engine", "variation": "ai", "keys": ["u7", "u8"]},
             {"kind": "createSegment", "segment": {"key": "unused"}},
             {"kind": "createSdkKey", "id": "sdk-1", "audience": "server"},
-            {"kind": "createEnvironment", "key": "canary", "tier": "staging"}]))
+            {"kind": "createEnvironment", "key": "canary", "tier": "testing"}]))
         .await
         .unwrap();
     server
@@ -36,7 +36,7 @@ async fn furnished() -> Server {
 /// The instruction makes `pointer` of the flag or segment it is about (or of all the state there is) what is expected.
 #[tokio::test]
 async fn each_does_what_it_says() {
-    let here = "/environments/production";
+    let here = "/environments/development";
     let cases = [
         (
             json!({"kind": "updateFlag", "flag": "engine", "name": "N", "owner": "team", "tags": ["a"]}),
@@ -190,9 +190,9 @@ async fn each_refuses_what_cannot_be_and_says_where() {
     let rollout = |ai: u32, baseline: u32| json!({"rollout": {"weights": {"ai": ai, "baseline": baseline}}});
     let cases = [
         (json!({"kind": "createProject"}), vec![("", "projectExists")]),
-        (json!({"kind": "createEnvironment", "key": "Bad Key", "tier": "staging"}), vec![("/key", "badKey")]),
+        (json!({"kind": "createEnvironment", "key": "Bad Key", "tier": "testing"}), vec![("/key", "badKey")]),
         (
-            json!({"kind": "createEnvironment", "key": "staging", "tier": "staging"}),
+            json!({"kind": "createEnvironment", "key": "staging", "tier": "testing"}),
             vec![("/key", "environmentExists")],
         ),
         (json!({"kind": "updateEnvironment", "key": "nowhere", "name": "n"}), vec![("/key", "unknownEnvironment")]),
@@ -214,8 +214,8 @@ async fn each_refuses_what_cannot_be_and_says_where() {
                 ("/flag/variations/0/value", "wrongKind"),
                 ("/flag/variations/1/key", "duplicateKey"),
                 ("/flag/environments/mars", "unknownEnvironment"),
-                ("/flag/environments/production/offVariation", "unknownVariation"),
-                ("/flag/environments/production/fallthrough/rollout/weights", "weightsSum"),
+                ("/flag/environments/development/offVariation", "unknownVariation"),
+                ("/flag/environments/development/fallthrough/rollout/weights", "weightsSum"),
                 ("/flag/variations/0/value", "schemaViolation"),
                 ("/flag/variations/1/value", "schemaViolation"),
             ],

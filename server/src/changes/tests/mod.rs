@@ -1,7 +1,11 @@
 //! The write path from end to end, on a journal in memory.
 
+mod erase;
 mod faults;
+mod governed;
+mod governed_properties;
 mod instructions;
+pub(crate) mod people;
 mod properties;
 
 use std::sync::Arc;
@@ -24,6 +28,7 @@ pub(crate) struct Server {
     pub(crate) service: Arc<ChangeService>,
     pub(crate) journal: MemoryJournal,
     pub(crate) key_sets: MemoryKeySets,
+    pub(crate) audit: Arc<MemoryAudit>,
     pub(crate) clock: Arc<ManualClock>,
 }
 
@@ -35,26 +40,32 @@ impl Server {
     }
 
     pub(crate) fn on(journal: MemoryJournal, key_sets: MemoryKeySets) -> Self {
+        Self::at(World::empty(), journal, key_sets)
+    }
+
+    /// On a journal of which `world` is what was read so far.
+    pub(crate) fn at(world: World, journal: MemoryJournal, key_sets: MemoryKeySets) -> Self {
         let clock = Arc::new(ManualClock::new(START_MS));
+        let audit = Arc::new(MemoryAudit::new());
         let service = ChangeService::start(Parts {
             journal: Arc::new(journal.clone()),
             key_sets: Arc::new(key_sets.clone()),
             requests: Arc::new(MemoryRequests::default()),
-            audit: Arc::new(MemoryAudit::new()),
+            audit: audit.clone(),
             reaches: Arc::new(NoReaches),
             clock: clock.clone(),
             mint: Box::new(RandomMint),
-            world: World::empty(),
+            world,
             publishers: Vec::new(),
         });
-        Self { service, journal, key_sets, clock }
+        Self { service, journal, key_sets, audit, clock }
     }
 
     pub(crate) async fn submit(&self, instructions: Value) -> Result<ChangeOutcome, ChangeError> {
         self.service.submit(&author(), draft(instructions)).await
     }
 
-    /// The one allocation of the fallthrough of `flag` in production.
+    /// The one allocation of the fallthrough of `flag` in development.
     pub(crate) fn fallthrough(&self, flag: &str) -> Value {
         let flag = self.service.world().flag("default", flag).unwrap().published.clone();
         serde_json::to_value(&flag.environments["development"].fallthrough).unwrap()

@@ -70,7 +70,7 @@ fn instruction() -> impl Strategy<Value = Value> {
         segment().prop_map(|segment| json!({"kind": "deleteSegment", "segment": segment})),
         (segment(), 0..30_u64)
             .prop_map(|(segment, to)| json!({"kind": "revertSegment", "segment": segment, "toRevision": to})),
-        "e[0-1]".prop_map(|key| json!({"kind": "createEnvironment", "key": key, "tier": "staging"})),
+        "e[0-1]".prop_map(|key| json!({"kind": "createEnvironment", "key": key, "tier": "testing"})),
         "e[0-1]".prop_map(|key| json!({"kind": "deleteEnvironment", "key": key})),
     ];
     prop_oneof![3 => about_flags, 1 => about_segments]

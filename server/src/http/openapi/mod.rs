@@ -12,8 +12,8 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    Api, accounts, assignments, audit, changes, connections, environments, explain, flags, issuers, journal, policies,
-    principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, status, tokens,
+    Api, accounts, assignments, audit, changes, connections, environments, exchange, explain, flags, issuers, journal,
+    policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, status, tokens,
 };
 
 /// Path of the document.
@@ -56,6 +56,7 @@ const SCHEMAS: [&str; 4] = [
         sdk_keys::create_sdk_key,
         sdk_keys::list_sdk_keys,
         sdk_keys::revoke_sdk_key,
+        sdk_keys::rotate_sdk_key,
         segments::list_segments,
         segments::show_segment,
         status::show_health,
@@ -74,6 +75,7 @@ pub fn document() -> Value {
     for more in [
         accounts::Operations::openapi(),
         audit::Operations::openapi(),
+        exchange::Operations::openapi(),
         issuers::Operations::openapi(),
         policies::Operations::openapi(),
         principals::Operations::openapi(),

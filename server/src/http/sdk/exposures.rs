@@ -21,7 +21,7 @@ use crate::http::problem::{Code, Problem};
               (status = 503, description = "Not stored now: send it again"),
               (status = 507, description = "The volume is full: send it again")))]
 pub(crate) async fn create_exposures(State(door): State<SdkDoor>, request: Request) -> Result<Json<Value>, Problem> {
-    let identity = door.identify(request.headers())?;
+    let identity = door.identify(request.headers(), request.extensions().get().copied()).await?;
     let limit = door.hub.limits().max_message_bytes;
     let patience = Duration::from_millis(door.hub.limits().hello_timeout_ms);
     let body = timeout(patience, to_bytes(request.into_body(), limit))

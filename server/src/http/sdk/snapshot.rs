@@ -1,5 +1,6 @@
 //! `/sdk/v1/snapshot`: the whole state, for SDKs that cannot keep a websocket.
 
+use axum::Extension;
 use axum::body::Body;
 use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
@@ -9,6 +10,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use serde::Deserialize;
 
 use super::SdkDoor;
+use crate::http::middleware::ClientAddress;
 use crate::http::problem::{Code, Fault, Problem};
 
 /// What the SDK has.
@@ -27,9 +29,10 @@ pub(crate) struct SnapshotQuery {
 pub(crate) async fn show_snapshot(
     State(door): State<SdkDoor>,
     Query(query): Query<SnapshotQuery>,
+    address: Option<Extension<ClientAddress>>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let identity = door.identify(&headers)?;
+    let identity = door.identify(&headers, address.map(|Extension(address)| address)).await?;
     let basis = match query.basis.as_deref().map(str::parse::<Revision>) {
         Some(Err(error)) => {
             let fault = Fault::new("", "invalidParameter", format!("basis: {error}"));

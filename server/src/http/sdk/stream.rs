@@ -26,6 +26,7 @@ use crate::push::{refuse, serve};
               (status = 503, description = "As many connections as there may be, or the server is stopping")))]
 pub(crate) async fn open_stream(State(door): State<SdkDoor>, mut request: Request) -> Result<Response, Problem> {
     let accept = accept_key(request.headers())?;
+    let address = request.extensions().get().copied();
     let offered = subprotocols(request.headers());
     if !offered.is_empty() && !offered.contains(&SUBPROTOCOL) {
         let detail = format!("This server speaks the websocket subprotocol {SUBPROTOCOL}.");
@@ -35,8 +36,11 @@ pub(crate) async fn open_stream(State(door): State<SdkDoor>, mut request: Reques
     let from_browser = offered.iter().find_map(|protocol| protocol.strip_prefix(KEY_SUBPROTOCOL_PREFIX));
     let identity = match (bearer(request.headers()), from_browser) {
         // A browser cannot see a handshake's status; it is told over the websocket.
-        (None, Some(credential)) => Ok(door.hub.identify(credential)),
-        _ => door.identify(request.headers()).map(Ok),
+        (None, Some(credential)) => match door.hub.identify(credential) {
+            Ok(identity) => door.admit(&identity, address).await.map(|()| Ok(identity)),
+            Err(refused) => Ok(Err(refused)),
+        },
+        _ => door.identify(request.headers(), address).await.map(Ok),
     }?;
     let admission = door.hub.admit()?;
     let upgrade = request.extensions_mut().remove::<OnUpgrade>().ok_or_else(|| {

@@ -251,12 +251,14 @@ impl Directory {
         })
     }
 
-    /// Whether somebody can administer the whole installation: a person who claimed the account, or a provider's group.
+    /// Whether somebody can administer the whole installation: a person who claimed the account, or a provider's group once
+    /// anybody has signed in, as a group's name may be mistyped.
     #[must_use]
     pub fn is_claimed(&self) -> bool {
+        let anybody = self.principals.values().any(|principal| principal.claimed_at.is_some());
         self.bindings.values().any(|binding| {
             let everywhere = binding.project.is_none() && binding.tiers.is_empty();
-            let somebody = binding.group.is_some()
+            let somebody = (binding.group.is_some() && anybody)
                 || binding.principal.as_ref().and_then(|id| self.principals.get(id)).is_some_and(|principal| {
                     principal.claimed_at.is_some() && principal.disabled_at.is_none() && principal.erased_at.is_none()
                 });

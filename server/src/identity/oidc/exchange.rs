@@ -4,12 +4,14 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use parking_lot::Mutex;
 use serde_json::{Map, Value};
 
 use super::OidcError;
 use super::issuer::Issuer;
-use super::jwt::{Expected, Signed, verify};
+use super::jwt::{Expected, MAX_TOKEN_BYTES, Signed, verify};
 use crate::clock::Clock;
 
 /// Issuers remembered at once. One more takes the place of any other, which is then asked again.
@@ -59,6 +61,15 @@ impl TrustedIssuers {
         issuers.insert(url.to_owned(), Arc::clone(&issuer));
         Ok(issuer)
     }
+}
+
+/// The issuer that a token names. Nothing of it is believed yet: it says whose keys to look the signature up in.
+#[must_use]
+pub fn claimed_issuer(token: &str) -> Option<String> {
+    let mut parts = token.split('.');
+    let (_, payload) = (parts.next()?, parts.next().filter(|_| token.len() <= MAX_TOKEN_BYTES)?);
+    let claims: Map<String, Value> = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).ok()?).ok()?;
+    claims.get("iss")?.as_str().map(str::to_owned)
 }
 
 impl fmt::Debug for TrustedIssuers {

@@ -10,7 +10,7 @@ mod issuer;
 mod jwt;
 mod provider;
 
-pub use self::exchange::TrustedIssuers;
+pub use self::exchange::{TrustedIssuers, claimed_issuer};
 pub use self::flow::{Claims, SignInFlow, Started, challenge_of, random_text};
 pub use self::jwt::{MAX_TOKEN_BYTES, TokenProblem};
 pub use self::provider::{ClientSecret, ProviderConfig};

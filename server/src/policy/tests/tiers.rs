@@ -286,8 +286,12 @@ fn administrators_prove_a_factor_for_all_but_a_new_project() {
         };
         assert_eq!(tiers(human(Administrator), action), [expected; 4], "{action}");
     }
-    for role in [Viewer, ReleaseManager, Approver, Auditor, Experimenter] {
+    for role in [Viewer, Approver, Auditor, Experimenter] {
         all(human(role), Group::Administer, [No; 4]);
+    }
+    for action in of_group(Group::Administer) {
+        let freezes = matches!(action, Action::DeclareFreeze | Action::LiftFreeze);
+        assert_eq!(tiers(human(ReleaseManager), action), [if freezes { Factor } else { No }; 4], "{action}");
     }
 }
 
