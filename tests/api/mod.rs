@@ -5,5 +5,6 @@ mod command_line;
 mod doors;
 mod people;
 mod reading;
+mod requests;
 mod sdk_keys;
 mod serving;
