@@ -458,7 +458,13 @@ fn lowers(before: &World, after: &World, environment: &str) -> bool {
     let mut moved = false;
     for (key, new) in &after.flags {
         let (old, new) = (before.flags.get(key).map(|old| &*old.stored), &*new.stored);
-        let was = old.map_or_else(callers_default, |old| served(old, environment));
+        let mut was = old.map_or_else(callers_default, |old| served(old, environment));
+        match old.map(|old| (old.client_side, new.client_side)) {
+            // Browsers are given what they were not.
+            Some((false, true)) => was = callers_default(),
+            Some((true, false)) => return false,
+            _ => {}
+        }
         let is = served(new, environment);
         for (variation, share) in &is {
             if *share > was.get(variation).copied().unwrap_or_default() {
