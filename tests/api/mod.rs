@@ -5,6 +5,7 @@ mod command_line;
 mod doors;
 mod people;
 mod reading;
+mod requests;
 mod sdk_keys;
 mod secrets;
 mod serving;

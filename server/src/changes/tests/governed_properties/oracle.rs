@@ -86,10 +86,19 @@ impl Oracle {
             self.approvals.insert((id.clone(), hash.clone(), by.clone()));
         }
         if author.kind == PrincipalKind::Agent {
-            // A flag-wide edit may name an environment, which it does nothing in.
-            for environment in (Entry { environment: None, ..Entry::clone(entry) }).environments() {
-                must(tier(&before, &environment) != Some(Tier::Production), "an AI agent in production")?;
-                self.agents.push((author.actor_id.clone(), environment, entry.at));
+            for environment in &grounds.environments {
+                must(tier(&before, environment) != Some(Tier::Production), "an AI agent in production")?;
+                self.agents.push((author.actor_id.clone(), environment.clone(), entry.at));
+            }
+            let production = before.projects[DEFAULT].environments.values().filter(|it| it.tier == Tier::Production);
+            for environment in production {
+                // Flags that it makes are off there, and those it takes away were never on.
+                let is = |world: &World| {
+                    let flags = world.projects[DEFAULT].flags.values();
+                    let on = |flag: &&Arc<crate::state::FlagState>| flag.stored.environments[&environment.key].on;
+                    flags.filter(on).map(|flag| flag.stored.in_environment(&environment.key)).collect::<Vec<_>>()
+                };
+                must(is(&before) == is(&after), "an AI agent changed what production serves")?;
             }
         }
         self.world = after;
@@ -405,10 +414,18 @@ fn touched(world: &World, named: Option<&str>, instruction: &Instruction) -> Vec
     if live.is_empty() { vec!["development".to_owned()] } else { live }
 }
 
+/// What everybody gets of a flag that is not there, under the key of no variation.
+fn callers_default() -> BTreeMap<String, f64> {
+    BTreeMap::from([(String::new(), 1.0)])
+}
+
 /// What share of people each variation of a flag gets there.
 fn served(flag: &Flag, environment: &str) -> BTreeMap<String, f64> {
     let Some(config) = flag.environments.get(environment) else { return BTreeMap::new() };
-    if !config.on || flag.archived {
+    if flag.archived {
+        return callers_default();
+    }
+    if !config.on {
         return BTreeMap::from([(config.off_variation.clone(), 1.0)]);
     }
     match &config.fallthrough {
@@ -440,9 +457,15 @@ fn lowers(before: &World, after: &World, environment: &str) -> bool {
     let (before, after) = (&before.projects[DEFAULT], &after.projects[DEFAULT]);
     let mut moved = false;
     for (key, new) in &after.flags {
-        let Some(old) = before.flags.get(key) else { continue };
-        let (old, new) = (&*old.stored, &*new.stored);
-        let (was, is) = (served(old, environment), served(new, environment));
+        let (old, new) = (before.flags.get(key).map(|old| &*old.stored), &*new.stored);
+        let mut was = old.map_or_else(callers_default, |old| served(old, environment));
+        match old.map(|old| (old.client_side, new.client_side)) {
+            // Browsers are given what they were not.
+            Some((false, true)) => was = callers_default(),
+            Some((true, false)) => return false,
+            _ => {}
+        }
+        let is = served(new, environment);
         for (variation, share) in &is {
             if *share > was.get(variation).copied().unwrap_or_default() {
                 moved = true;
@@ -462,11 +485,11 @@ fn lowers(before: &World, after: &World, environment: &str) -> bool {
                 .collect::<Vec<_>>()
         };
         let off = |flag: &Flag| flag.environments.get(environment).map(|config| config.off_variation.clone());
-        if labels(old) != labels(new) || off(old) != off(new) {
+        if old.is_some_and(|old| labels(old) != labels(new) || off(old) != off(new)) {
             return false;
         }
     }
-    moved
+    moved && before.flags.keys().all(|key| after.flags.contains_key(key))
 }
 
 /// Whether the instructions made are those asked for, apart from what the server fills in and what is so already.
