@@ -199,7 +199,7 @@ impl Api {
             return Err(problem);
         }
         // Nothing was done: the person at the terminal proves the factor, and the same request is sent once more.
-        eprintln!("This needs a second factor that was proved in the last ten minutes.");
+        prompt::say("This needs a second factor that was proved in the last ten minutes.")?;
         self.post(FACTOR_PATH, &serde_json::json!({ "code": prompt::secret("Code", "GUIDON_CODE")? }))?;
         let response = attempt()?;
         if response.status().is_success() { Ok(response) } else { Err(self::problem(response)) }

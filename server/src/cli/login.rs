@@ -72,9 +72,9 @@ fn at_provider(api: &Api, no_browser: bool) -> Result<Value, CliError> {
     let begun = api.post("/api/v1/session/oidc", &begin)?;
     let (url, state) = (text(&begun["authorizeUrl"]), text(&begun["state"]));
     // On standard error: what the command answers goes to standard output.
-    eprintln!("Sign in at your provider; this page leads there:\n\n  {}\n", super::output::harmless(&url, '\n'));
+    prompt::say(&format!("Sign in at your provider; this page leads there:\n\n  {url}\n"))?;
     if !no_browser && !open_browser(&url) {
-        eprintln!("No browser could be opened here: open the page yourself.");
+        prompt::say("No browser could be opened here: open the page yourself.")?;
     }
     let Returned { code, answer } = listener.wait(&state, Instant::now() + PATIENCE)?;
     let finish = json!({"state": state, "code": code, "codeVerifier": verifier});

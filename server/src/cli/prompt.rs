@@ -5,11 +5,17 @@ use std::io::{BufRead, IsTerminal, Write};
 use rustix::termios::{LocalModes, OptionalActions, Termios, tcgetattr, tcsetattr};
 
 use super::CliError;
+use super::output::harmless;
 
 /// Whether a person can be asked.
 #[must_use]
 pub fn is_possible() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Tells the person at the terminal something that is not the command's answer.
+pub fn say(text: &str) -> Result<(), CliError> {
+    Ok(writeln!(std::io::stderr(), "{}", harmless(text, '\n'))?)
 }
 
 /// A text that others may read while it is typed.

@@ -4,12 +4,12 @@ use std::collections::BTreeMap;
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use super::profile::config_path;
+use crate::clock::{Clock, SystemClock};
 
 /// One session.
 #[derive(Clone, Serialize, Deserialize)]
@@ -43,9 +43,8 @@ pub fn path() -> PathBuf {
 ///
 /// If the file cannot be read.
 pub fn find(server: &str) -> Result<Option<StoredSession>, CliError> {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |now| now.as_millis());
     let found = read(&path())?.sessions.remove(server);
-    Ok(found.filter(|session| u128::from(session.expires_at) > now))
+    Ok(found.filter(|session| session.expires_at > SystemClock.now_ms()))
 }
 
 /// Keeps a session at `server`, or with `None` forgets it.
