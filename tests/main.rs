@@ -8,6 +8,7 @@ mod examples;
 mod faults;
 mod fuzz;
 mod network;
+mod oidc;
 mod policy_matrix;
 mod push;
 mod support;

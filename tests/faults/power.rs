@@ -11,6 +11,7 @@ use guidon_server::changes::{Author, ChangeDraft, ChangeService, NoReaches, Part
 use guidon_server::clock::{Clock, ManualClock};
 use guidon_server::journal::{FileJournal, Options, verify};
 use guidon_server::log::sim::SimFiles;
+use guidon_server::policy::PrincipalKind;
 use guidon_server::state::World;
 use guidon_server::vault::{FileVault, MasterKey, VaultKeySets};
 use parking_lot::Mutex;
@@ -60,7 +61,7 @@ fn start(store: &Store) -> Arc<ChangeService> {
 /// Adds keys to one segment per writer until the power fails; answers the keys that were acknowledged.
 async fn write(changes: &Arc<ChangeService>, round: &str) -> Vec<(usize, String)> {
     let acknowledged = Mutex::new(Vec::new());
-    let (author, taken) = (Author::system(), &acknowledged);
+    let (author, taken) = (author(), &acknowledged);
     let writers = (0..WRITERS).map(async |writer| {
         for number in 0..MOST_KEYS {
             let key = format!("person-{round}-{number}");
@@ -76,6 +77,10 @@ async fn write(changes: &Arc<ChangeService>, round: &str) -> Vec<(usize, String)
     acknowledged.into_inner()
 }
 
+fn author() -> Author {
+    Author::of("operator", "test", PrincipalKind::Operator)
+}
+
 fn draft(instructions: serde_json::Value) -> ChangeDraft {
     ChangeDraft {
         project: "default".to_owned(),
@@ -89,7 +94,7 @@ async fn prepare(changes: &ChangeService) {
     changes.ensure_default_project().await.expect("a disk that works");
     let create = |writer| json!({"kind": "createSegment", "segment": {"key": format!("segment-{writer}")}});
     let instructions = (0..WRITERS).map(create).collect::<Vec<_>>().into();
-    changes.submit(&Author::system(), draft(instructions)).await.expect("a disk that works");
+    changes.submit(&author(), draft(instructions)).await.expect("a disk that works");
 }
 
 /// Writes, cuts the power and opens the store again, three times over; says what is wrong then, if anything is.

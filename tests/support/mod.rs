@@ -3,6 +3,7 @@
 mod client;
 pub mod people;
 mod process;
+pub mod terminal;
 
 use std::path::Path;
 use std::time::Duration;
@@ -16,7 +17,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
-pub use client::TestClient;
+pub use client::{Answer, TestClient};
 pub use process::{ServerOptions, ServerProcess, binary};
 
 /// The administrator's token of every test server.

@@ -161,7 +161,7 @@ pub(crate) fn may_be_looked_at(
                 mode,
                 direction,
                 factor_fresh: true,
-                own: place.action != Action::ApproveRequest,
+                own: !matches!(place.action, Action::ApproveRequest | Action::ReviewEntry),
                 frozen: false,
                 approvals: 5,
                 approved_plan: author.kind == PrincipalKind::System,

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use guidon_sdk::model::is_valid_key;
+
 use super::authorize::{self, Judgement, Judging, Verdict};
 use super::prepare::{Prepared, prepare};
 use super::reach::Reach;
@@ -130,11 +132,13 @@ impl ChangeService {
 
     pub(super) fn note_refusal(&self, author: &Author, change: &ChangeDraft, error: &ChangeError) {
         let (ChangeError::Refused(refused) | ChangeError::FactorNeeded(refused)) = error else { return };
+        // What cannot be a key may be anything, a misplaced credential too, and is not put on record.
+        let known = |key: &String| is_valid_key(key);
         let event = Event {
             actor_id: Some(author.actor_id.clone()),
-            project: Some(change.project.clone()).filter(|project| !project.is_empty()),
-            environment: Some(refused.environment.clone()).filter(|environment| !environment.is_empty()),
-            flag: refused.flag.clone(),
+            project: Some(change.project.clone()).filter(known),
+            environment: Some(refused.environment.clone()).filter(known),
+            flag: refused.flag.clone().filter(known),
             action: Some(refused.action.as_str().to_owned()),
             policies: refused.policies.clone(),
             credential: author.credential.clone(),

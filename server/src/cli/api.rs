@@ -9,10 +9,12 @@ use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::{Agent, Body};
 
-use super::CliError;
 use super::error::Problem;
 use super::profile::{Target, config_path};
+use super::{CliError, prompt};
 
+/// Where a session's second factor is proved.
+const FACTOR_PATH: &str = "/api/v1/session/factor";
 /// Longest time to wait for an answer to begin.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer that is read into memory, in bytes.
@@ -34,15 +36,19 @@ impl Api {
         if target.token.is_none() {
             return Err(CliError::NoToken(config_path().display().to_string()));
         }
-        Self::stranger(target)
+        Self::with(target)
     }
 
-    /// As [`Api::new`], for what needs no credential.
+    /// Prepares to talk to `target` as somebody who is still to sign in.
     ///
     /// # Errors
     ///
     /// If the certificates to trust cannot be read.
-    pub fn stranger(target: Target) -> Result<Self, CliError> {
+    pub fn without_credential(target: Target) -> Result<Self, CliError> {
+        Self::with(Target { token: None, ..target })
+    }
+
+    fn with(target: Target) -> Result<Self, CliError> {
         let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
         if let Some(path) = &target.ca_file {
             tls = tls.root_certs(read_certificates(path)?);
@@ -185,7 +191,18 @@ impl Api {
         };
         // The idempotency key makes a second attempt safe when the answer to the first was lost.
         let response = attempt().or_else(|error| if bytes.is_some() { attempt() } else { Err(error) })?;
-        if response.status().is_success() { Ok(response) } else { Err(problem(response)) }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let problem = problem(response);
+        if !needs_factor(&problem) || !prompt::is_possible() || path == FACTOR_PATH {
+            return Err(problem);
+        }
+        // Nothing was done: the person at the terminal proves the factor, and the same request is sent once more.
+        eprintln!("This needs a second factor that was proved in the last ten minutes.");
+        self.post(FACTOR_PATH, &serde_json::json!({ "code": prompt::secret("Code", "GUIDON_CODE")? }))?;
+        let response = attempt()?;
+        if response.status().is_success() { Ok(response) } else { Err(self::problem(response)) }
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
@@ -199,6 +216,10 @@ impl Api {
         }
         CliError::Unreachable { server: self.target.server.clone(), reason }
     }
+}
+
+fn needs_factor(error: &CliError) -> bool {
+    matches!(error, CliError::Problem(problem) if problem.document["code"] == "factorNeeded")
 }
 
 fn json(response: Response<Body>) -> Result<Value, CliError> {

@@ -2,6 +2,7 @@
 //!
 //! Commands speak the same API as everybody else; none reaches into the store of a running server.
 
+mod account;
 mod agent;
 mod api;
 mod assignments;
@@ -13,16 +14,20 @@ mod flag;
 mod freeze;
 mod issuer;
 mod journal;
+mod login;
+mod loopback;
 mod output;
 mod policy;
 mod privacy;
 mod profile;
 mod progress;
+mod prompt;
 mod request;
 mod role;
 mod segment;
 mod serve;
 mod service_account;
+mod session_file;
 mod show;
 mod store;
 mod token;
@@ -97,6 +102,17 @@ enum Command {
     /// Projects
     #[command(subcommand)]
     Project(environment::ProjectCommand),
+    /// Accounts of people
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Sign in; later commands act as you
+    Login(login::LoginArgs),
+    /// Sign out
+    Logout,
+    /// Show who you are and what you may do
+    Whoami,
+    /// Prove your second factor again, for what needs a fresh one
+    Factor,
     /// AI agents: register, list, renew, disable
     #[command(subcommand)]
     Agent(agent::AgentCommand),
@@ -149,10 +165,15 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
         Command::Review(command) => freeze::run_review(command, &api()?, output),
         Command::Project(command) => environment::run_project(command, &api()?, output),
+        Command::Account(command) => account::run(command, || cli.server.target(), output),
+        Command::Login(args) => login::login(&args, cli.server.target()?, output),
+        Command::Logout => login::logout(cli.server.target()?, output),
+        Command::Whoami => login::whoami(&api()?, output),
+        Command::Factor => login::factor(&api()?, output),
         Command::Agent(command) => agent::run(command, &api()?, output),
         Command::ServiceAccount(command) => service_account::run(command, &api()?, output),
         Command::Role(command) => role::run(command, &api()?, output),
-        Command::Token(command) => token::run(command, api, || Api::stranger(cli.server.target()?), output),
+        Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
     }

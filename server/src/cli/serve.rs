@@ -15,7 +15,7 @@ use crate::shutdown::{Shutdown, stop_signal};
 use crate::telemetry::start_log;
 use crate::vault::MASTER_KEY_VARIABLE;
 
-/// Holds the administrator's token, if the operator chooses it.
+/// Holds the operator's token, if the operator chooses it.
 pub const ADMIN_TOKEN_VARIABLE: &str = "GUIDON_ADMIN_TOKEN";
 
 /// Most connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`. When all applications come back at
@@ -102,7 +102,11 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
         StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) | StartError::Audit(_) => {
             CliError::Unexpected(text)
         }
-        StartError::Identity(_) | StartError::Tls(_) | StartError::Limit(_) => CliError::Usage(text),
+        StartError::Identity(_)
+        | StartError::Tls(_)
+        | StartError::Limit(_)
+        | StartError::Provider(_)
+        | StartError::ProviderSecret { .. } => CliError::Usage(text),
         _ => CliError::Unexpected(text),
     }
 }
@@ -138,7 +142,8 @@ fn greet(embedded: &Embedded, config: &Config, address: SocketAddr) -> Result<()
         writeln!(out, "\nThe master key is in {}: back it up, apart from the data.", path.display())?;
     }
     if let Some(token) = &embedded.made_token {
-        writeln!(out, "\nThis is the administrator's token. It is shown this once and is stored hashed only:\n")?;
+        writeln!(out, "\nThis is the operator's token, which changes development and testing and reads the rest.")?;
+        writeln!(out, "It is shown this once and is stored hashed only:\n")?;
         writeln!(out, "  export GUIDON_TOKEN={}", token.reveal())?;
         if url != "http://127.0.0.1:8080" {
             writeln!(out, "  export GUIDON_SERVER={url}")?;
@@ -146,8 +151,17 @@ fn greet(embedded: &Embedded, config: &Config, address: SocketAddr) -> Result<()
         writeln!(out, "\nThen, in another terminal:\n")?;
         let guidon = called();
         writeln!(out, "  {guidon} flag create new-checkout")?;
-        writeln!(out, "  {guidon} flag on new-checkout --environment development")?;
-        writeln!(out, "  {guidon} sdk-key create --environment development")?;
+        writeln!(out, "  {guidon} flag on new-checkout")?;
+        writeln!(out, "  {guidon} sdk-key create")?;
+    }
+    if !embedded.parts.changes.world().directory.is_claimed() {
+        let guidon = called();
+        writeln!(
+            out,
+            "\nStaging and production are changed by people with roles. To invite the first administrator:\n"
+        )?;
+        writeln!(out, "  {guidon} account invite NAME")?;
+        writeln!(out, "  {guidon} role grant administrator --to NAME")?;
     }
     Ok(out.flush()?)
 }

@@ -137,16 +137,15 @@ impl World {
 
     /// Keeps in mind that an emergency change is to be reviewed.
     fn remember_emergency(&mut self, entry: &Entry) {
-        let emergency = entry.grounds.as_ref().is_some_and(|grounds| grounds.emergency);
-        let Some(project) = self.projects.get(&entry.project).filter(|_| emergency) else { return };
+        let Some(grounds) = entry.grounds.as_ref().filter(|grounds| grounds.emergency) else { return };
+        let Some(project) = self.projects.get(&entry.project) else { return };
+        // Where it was judged and is closest to real users: what the change names is another environment where it is flag-wide.
+        let tier = |key: &&String| project.environments.get(*key).map(|environment| environment.tier);
+        let environment = grounds.environments.iter().max_by_key(tier).or(entry.environment.as_ref());
+        let environment = environment.cloned().unwrap_or_default();
         let mut project = Project::clone(project);
-        let review = Review {
-            revision: entry.revision,
-            at: entry.at,
-            by: entry.actor_id.clone(),
-            environment: entry.environment.clone().unwrap_or_default(),
-            finding: None,
-        };
+        let review =
+            Review { revision: entry.revision, at: entry.at, by: entry.actor_id.clone(), environment, finding: None };
         project.reviews.insert(entry.revision, Arc::new(review));
         self.projects.insert(entry.project.clone(), Arc::new(project));
     }

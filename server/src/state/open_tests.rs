@@ -1,5 +1,8 @@
 #![allow(clippy::print_stdout, reason = "how long a start took is part of what the test says")]
 
+#[path = "fixture_tests.rs"]
+mod fixtures;
+
 use std::fs;
 use std::path::PathBuf;
 
@@ -45,21 +48,25 @@ impl Site {
         self.try_open().expect("opens")
     }
 
-    /// Starts, makes each of the changes, stops; the world in the end.
-    async fn change(&self, changes: Vec<Value>) -> World {
-        let opened = self.open();
-        let (journal, keeper) = (Arc::new(opened.journal), Arc::new(opened.keeper));
-        let service = ChangeService::start(Parts {
-            journal: journal.clone(),
+    fn service(&self, journal: Arc<FileJournal>, keeper: Arc<Keeper>, world: World) -> Arc<ChangeService> {
+        ChangeService::start(Parts {
+            journal,
             key_sets: Arc::new(self.key_sets.clone()),
             requests: Arc::new(MemoryRequests::default()),
             audit: Arc::new(MemoryAudit::new()),
             reaches: Arc::new(NoReaches),
             clock: self.clock.clone(),
             mint: Box::new(RandomMint),
-            world: opened.world,
-            publishers: vec![keeper.clone()],
-        });
+            world,
+            publishers: vec![keeper],
+        })
+    }
+
+    /// Starts, makes each of the changes, stops; the world in the end.
+    async fn change(&self, changes: Vec<Value>) -> World {
+        let opened = self.open();
+        let (journal, keeper) = (Arc::new(opened.journal), Arc::new(opened.keeper));
+        let service = self.service(journal.clone(), keeper.clone(), opened.world);
         service.ensure_default_project().await.expect("made");
         for instructions in changes {
             self.clock.advance_ms(1_000);
@@ -339,21 +346,4 @@ async fn a_large_history_is_rebuilt() {
     let loaded = site.open();
     assert_eq!((loaded.report.folded, &loaded.world), (0, &world));
     println!("{flags} flags, {entries} entries: rebuilt in {:?}, loaded in {:?}", first.took, loaded.report.took);
-}
-
-/// A journal of version 1, is read by every later one.
-#[tokio::test]
-async fn a_journal_of_version_1_opens() {
-    let site = Site::new();
-    copy_dir(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures/journal-1"), &site.journal());
-    let opened = site.open();
-    let head = opened.journal.head();
-    assert_eq!((opened.journal.history(), head.revision), ("019b76daa8007f3fb233f302443d59b0", 12));
-    assert_eq!(head.hash.to_string(), "d790bb18a1de95c78d90c481b0a67f94f63d4f6576de21e4a2bfdc33f00d939e");
-    let project = opened.world.project("default").expect("there");
-    assert_eq!(project.flags.keys().map(String::as_str).collect::<Vec<_>>(), ["engine"]);
-    assert_eq!(project.segment("production", "beta").expect("there").stored.included.len(), 3);
-    assert!(project.environments.contains_key("preview"));
-    let config = &project.flags["engine"].stored.environments["production"];
-    assert!(config.on && config.rules.len() == 1 && config.targets.len() == 1);
 }
