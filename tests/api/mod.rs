@@ -1,5 +1,6 @@
 //! The API by route, on a real server.
 
+mod access;
 mod changes;
 mod command_line;
 mod doors;

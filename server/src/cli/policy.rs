@@ -76,8 +76,8 @@ pub struct ExplainArgs {
     #[arg(long)]
     flag: Option<String>,
     /// With this token, by id: its scope counts
-    #[arg(long)]
-    token: Option<String>,
+    #[arg(long, value_name = "ID")]
+    with_token: Option<String>,
     /// Where an edit moves people [default: widening]
     #[arg(long, value_parser = ["still", "lowering", "widening"])]
     direction: Option<String>,
@@ -189,7 +189,7 @@ fn explain(args: &ExplainArgs, api: &Api, output: &Output) -> Result<(), CliErro
         ("environment", args.environment.clone()),
         ("tier", args.tier.map(|tier| tier.word().to_owned())),
         ("flag", args.flag.clone()),
-        ("token", args.token.clone()),
+        ("token", args.with_token.clone()),
         ("direction", args.direction.clone()),
         ("riskLevel", args.risk.clone()),
     ];

@@ -35,7 +35,7 @@ pub enum RoleCommand {
         role: Option<RoleName>,
         /// Only those that hold in this project
         #[arg(long = "in", value_name = "PROJECT")]
-        project: Option<String>,
+        in_project: Option<String>,
     },
 }
 
@@ -53,7 +53,7 @@ pub struct GrantArgs {
     group: Option<String>,
     /// Only in this project [default: in all]
     #[arg(long = "in", value_name = "PROJECT")]
-    project: Option<String>,
+    in_project: Option<String>,
     /// Only in this tier; may be repeated [default: in all]
     #[arg(long = "tier", value_enum)]
     tiers: Vec<TierName>,
@@ -96,10 +96,10 @@ impl RoleName {
 /// Runs one of the commands.
 pub fn run(command: RoleCommand, api: &Api, output: &Output) -> Result<(), CliError> {
     match command {
-        RoleCommand::Grant(GrantArgs { role, principal, group, project, tiers }) => {
+        RoleCommand::Grant(GrantArgs { role, principal, group, in_project, tiers }) => {
             let mut body =
                 json!({"role": role.word(), "tiers": tiers.iter().map(|tier| tier.word()).collect::<Vec<_>>()});
-            for (field, value) in [("principal", principal), ("group", group), ("project", project)] {
+            for (field, value) in [("principal", principal), ("group", group), ("project", in_project)] {
                 if let Some(value) = value {
                     body[field] = json!(value);
                 }
@@ -116,9 +116,9 @@ pub fn run(command: RoleCommand, api: &Api, output: &Output) -> Result<(), CliEr
             })
         }
         RoleCommand::Revoke { id } => print_outcome(&api.delete(&format!("{PATH}/{}", encode(&id)))?, output),
-        RoleCommand::List { principal, group, role, project } => {
+        RoleCommand::List { principal, group, role, in_project } => {
             let role = role.map(|role| role.word().to_owned());
-            let filters = [("principal", principal), ("group", group), ("role", role), ("project", project)];
+            let filters = [("principal", principal), ("group", group), ("role", role), ("project", in_project)];
             let query: Vec<_> = filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
             let roles = api.get_all(PATH, "roles", &query)?;
             output.either(&roles, |output| {

@@ -1,5 +1,6 @@
 //! The write path from end to end, on a journal in memory.
 
+mod credentials;
 mod erase;
 mod faults;
 mod governed;
