@@ -270,6 +270,14 @@ impl Actor<'_> {
     }
 
     fn directory(&self, entry: &Entry) -> Judged {
+        let records = |instruction: &Instruction| {
+            let Instruction::Directory(edit) = instruction else { return false };
+            matches!(&**edit, DirectoryEdit::CreateAccount { .. } | DirectoryEdit::ClaimAccount { .. })
+        };
+        if self.author.kind == PrincipalKind::System && entry.instructions.iter().all(records) {
+            // Accounts that a sign-in by a provider brings.
+            return Ok(());
+        }
         must(self.author.kind == PrincipalKind::Human, "only people change who may do what")?;
         must(self.is_fresh(), "without a factor")?;
         for instruction in &entry.instructions {
@@ -478,11 +486,13 @@ fn lowers(before: &World, after: &World, environment: &str) -> bool {
                 }
             }
         }
+        // A value that nobody is served may be edited beside what lowers; who wrote it may not.
         let labels = |flag: &Flag| {
-            flag.variations
-                .iter()
-                .map(|it| (it.key.clone(), it.value.clone(), it.provenance.clone()))
-                .collect::<Vec<_>>()
+            let served = |key: &String| is.get(key).is_some_and(|share| *share > 0.0);
+            let label = |it: &guidon_sdk::model::Variation| {
+                (it.key.clone(), served(&it.key).then(|| it.value.clone()), it.provenance.clone())
+            };
+            flag.variations.iter().map(label).collect::<Vec<_>>()
         };
         let off = |flag: &Flag| flag.environments.get(environment).map(|config| config.off_variation.clone());
         if old.is_some_and(|old| labels(old) != labels(new) || off(old) != off(new)) {

@@ -59,13 +59,14 @@ impl<'a> Worker<'a> {
                 self.change(&author, it, Some(proposal)).await
             }
             9..=11 => {
-                let approver = self.human(pick(&["approver", "approver-2", "both"], it.who), it.factor);
-                let outcome = self.step(&approver, it).await;
+                let factor = if it.factor % 4 == 0 { it.factor } else { 0 };
+                let approver = self.human(pick(&["approver", "approver-2", "both"], it.who), factor);
+                let outcome = self.step(&approver, &Try { b: it.b | 8, ..*it }).await;
                 return Some((approver, outcome));
             }
             12 => self.step(&author, it).await,
             13..=14 => {
-                let applier = if it.who % 2 == 0 { self.human("manager", it.factor) } else { author };
+                let applier = if it.who % 2 == 0 { self.human("manager", it.factor & 4) } else { author };
                 let id = self.request(it.a);
                 let outcome = self.server.service.apply_request(&applier, "default", &id, None).await;
                 return Some((applier, outcome));
@@ -137,6 +138,11 @@ impl<'a> Worker<'a> {
 
     /// A request that there is, mostly a late one, or one that there is not.
     fn request(&self, by: u8) -> String {
+        let world = self.server.service.world();
+        let open = |id: &&String| world.projects["default"].requests.get(*id).is_some_and(|it| it.state.is_open());
+        if let Some(id) = self.requests.iter().rev().find(open).filter(|_| by % 4 != 0) {
+            return id.clone();
+        }
         let from_last = usize::from(by % 8).min(usize::from(by % 3));
         let index = self.requests.len().checked_sub(from_last + 1);
         index.map_or_else(|| "cr-0".to_owned(), |index| self.requests[index].clone())
