@@ -4,16 +4,19 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, FileAuditLog, Trail, VaultPeople};
+use crate::audit::{
+    self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, Event, EventKind, FileAuditLog, Trail, VaultPeople,
+};
 use crate::changes::request::VaultRequests;
-use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
+use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
-use crate::config::Config;
+use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
 use crate::http::audit::AuditDoor;
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
-use crate::identity::accounts::{AccountError, Accounts};
+use crate::identity::accounts::{AccountError, Accounts, Invited};
+use crate::identity::oidc::{OidcError, SignInFlow};
 use crate::identity::password::Passwords;
 use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
@@ -22,7 +25,7 @@ use crate::jobs::deadlines::Deadlines;
 use crate::jobs::requests::Requests;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
-use crate::log::{LogState, RealFiles};
+use crate::log::{self, LogState, RealFiles};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
@@ -50,6 +53,17 @@ pub enum StartError {
     /// Accounts cannot be read.
     #[error(transparent)]
     Accounts(#[from] AccountError),
+    /// The OpenID provider is not one that can be asked.
+    #[error("--oidc-issuer: {0}")]
+    Provider(#[from] OidcError),
+    /// The file of the provider's secret cannot be read.
+    #[error("--oidc-client-secret-file {}: {problem}", path.display())]
+    ProviderSecret {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        problem: String,
+    },
     /// The second log does not open.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
@@ -75,6 +89,8 @@ pub struct Parts {
     pub identity: Arc<Identity>,
     /// Signs people in.
     pub sign_in: Arc<SignIn>,
+    /// Signs people in at an OpenID provider, if there is one.
+    pub oidc: Option<Arc<SignInFlow>>,
     /// When and from where credentials were used.
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.
@@ -118,6 +134,7 @@ impl App {
             changes: parts.changes,
             identity: parts.identity,
             sign_in: parts.sign_in,
+            oidc: parts.oidc,
             uses: parts.uses,
             audit: parts.audit,
             audit_door: parts.audit_door,
@@ -194,6 +211,7 @@ impl Embedded {
             _ => None,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let oidc = provider(&config.identity, &clock)?;
         let folder = config.storage.data.clone();
         let master_key = master_key.map(str::to_owned);
         let opening = Arc::clone(&clock);
@@ -249,6 +267,7 @@ impl Embedded {
             changes,
             identity,
             sign_in,
+            oidc,
             uses,
             audit,
             audit_door,
@@ -391,6 +410,21 @@ async fn sign_in(
     Ok(Arc::new(SignIn::new(accounts, sessions, Arc::clone(clock), audit.clone())))
 }
 
+/// The provider that people sign in at, if one is configured. It is not asked yet.
+fn provider(options: &IdentityOptions, clock: &Arc<dyn Clock>) -> Result<Option<Arc<SignInFlow>>, StartError> {
+    let secret = match &options.oidc_client_secret_file {
+        Some(path) => {
+            let wrong = |problem: String| StartError::ProviderSecret { path: path.clone(), problem };
+            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
+            let secret = Some(text.trim().to_owned()).filter(|secret| !secret.is_empty());
+            Some(secret.ok_or_else(|| wrong("the file is empty".to_owned()))?)
+        }
+        None => std::env::var(OIDC_SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty()),
+    };
+    let Some(provider) = options.provider(secret) else { return Ok(None) };
+    Ok(Some(Arc::new(SignInFlow::new(provider, Arc::clone(clock))?)))
+}
+
 struct OpenedFiles {
     journal: Arc<FileJournal>,
     assignments: Arc<FileAssignmentLog>,
@@ -448,6 +482,57 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) 
         keeper: opened.keeper,
         lock,
     })
+}
+
+/// Why an account was not recovered. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoverError {
+    /// There is no store in the folder.
+    #[error("{}: there is no store in this folder; --data or GUIDON_DATA says where it is", .0.display())]
+    NoStore(PathBuf),
+    /// A server uses the folder.
+    #[error("{0}\n  Stop the server first: `guidon account reset` works while it runs.")]
+    InUse(log::OpenError),
+    /// Nobody is called so.
+    #[error("no local account is called {0:?}")]
+    Unknown(String),
+    /// The vault does not open.
+    #[error(transparent)]
+    Vault(#[from] VaultError),
+    /// Accounts cannot be read or written.
+    #[error(transparent)]
+    Accounts(#[from] AccountError),
+    /// The second log does not open, and nothing is done that it does not take note of.
+    #[error(transparent)]
+    Audit(#[from] audit::OpenError),
+}
+
+/// Makes a new invitation for the local account called `name`, whose password and second factor end now, in the data folder of
+/// a server that is stopped: for whoever is left without an administrator who can sign in. It is noted in the audit trail.
+///
+/// # Errors
+///
+/// [`RecoverError`].
+pub async fn recover_account(data: &Path, name: &str) -> Result<Invited, RecoverError> {
+    let (files, folder, clock) = (RealFiles::shared(), DataFolder::new(data), Arc::new(SystemClock));
+    if !folder.vault().is_dir() {
+        return Err(RecoverError::NoStore(data.to_owned()));
+    }
+    let _lock = folder.lock(&*files).map_err(RecoverError::InUse)?;
+    let vault = open_vault(data)?;
+    let now = clock.now_ms();
+    let sessions = Sessions::open(Arc::clone(&vault), now).await?;
+    let accounts = Accounts::open(vault, sessions, Passwords::new().map_err(AccountError::from)?)?;
+    let account = accounts.named(name).ok_or_else(|| RecoverError::Unknown(name.to_owned()))?;
+    let (log, _) = FileAuditLog::open(files, &folder.security(), clock, AuditOptions::default())?;
+    let invited = accounts.reset(&account, now).await?;
+    let origin = Author::system().origin_id;
+    let event = Event::new(now, EventKind::AccountRecovered, origin);
+    log.record(Event { detail: format!("account {account}"), ..event });
+    if let Err(error) = log.close() {
+        tracing::error!(%error, "the security log did not close cleanly");
+    }
+    Ok(invited)
 }
 
 /// Opens the vault of the data folder `data` for a command that works without a server. Blocks.

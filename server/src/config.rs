@@ -9,9 +9,14 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+use crate::identity::oidc::{ClientSecret, ProviderConfig};
+
 /// Descriptors kept for the journal, the state and the log files when the connection limit is derived from the
 /// process's descriptor limit.
 pub const RESERVED_DESCRIPTORS: u64 = 256;
+
+/// Holds the client's secret at the OpenID provider.
+pub const OIDC_SECRET_VARIABLE: &str = "GUIDON_OIDC_CLIENT_SECRET";
 
 /// Everything `guidon serve` can be told.
 #[derive(Args, Clone, Debug)]
@@ -25,6 +30,9 @@ pub struct Config {
     /// Limits; each protects the server from a caller who asks for too much.
     #[command(flatten)]
     pub limits: Limits,
+    /// Who vouches for people, beside accounts of the server's own.
+    #[command(flatten)]
+    pub identity: IdentityOptions,
     /// What the server says about itself.
     #[command(flatten)]
     pub log: Log,
@@ -90,6 +98,36 @@ pub struct Limits {
     /// Seconds that a stop waits for requests and streams to end before it cuts them off.
     #[arg(long, env = "GUIDON_SHUTDOWN_TIMEOUT_S", default_value = "15", value_name = "SECONDS", value_parser = seconds)]
     pub shutdown_timeout: Duration,
+}
+
+/// Who vouches for people, beside accounts of the server's own.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Identity")]
+pub struct IdentityOptions {
+    /// Issuer URL of the OpenID provider that people sign in at, exactly as its tokens spell it. Its client for this server
+    /// redirects to http://127.0.0.1 on any port (RFC 8252).
+    #[arg(long, env = "GUIDON_OIDC_ISSUER", value_name = "URL", requires = "oidc_client_id")]
+    pub oidc_issuer: Option<String>,
+    /// Id of this server's client at the provider.
+    #[arg(long, env = "GUIDON_OIDC_CLIENT_ID", value_name = "ID", requires = "oidc_issuer")]
+    pub oidc_client_id: Option<String>,
+    /// File that holds the client's secret; or set GUIDON_OIDC_CLIENT_SECRET. A public client has none.
+    #[arg(long, env = "GUIDON_OIDC_CLIENT_SECRET_FILE", value_name = "FILE", requires = "oidc_issuer")]
+    pub oidc_client_secret_file: Option<PathBuf>,
+    /// Claim of the identity token that lists a person's groups. `guidon role grant --group` gives groups roles.
+    #[arg(long, env = "GUIDON_OIDC_GROUPS_CLAIM", default_value = "groups", value_name = "CLAIM")]
+    pub oidc_groups_claim: String,
+    /// Authentication context classes (`acr`) of the provider that stand for a second factor, separated by commas. The methods
+    /// mfa, otp, hwk, swk and fpt in `amr` count in any case.
+    #[arg(long, env = "GUIDON_OIDC_MFA_ACR", value_name = "CLASS", value_delimiter = ',')]
+    pub oidc_mfa_acr: Vec<String>,
+    /// Scopes to ask the provider for beside openid, email and profile, separated by commas.
+    #[arg(long, env = "GUIDON_OIDC_SCOPES", value_name = "SCOPE", value_delimiter = ',')]
+    pub oidc_scopes: Vec<String>,
+    /// Domains of verified e-mail addresses whose people may sign in, separated by commas; everybody the provider knows if left
+    /// out.
+    #[arg(long, env = "GUIDON_OIDC_EMAIL_DOMAINS", value_name = "DOMAIN", value_delimiter = ',')]
+    pub oidc_email_domains: Vec<String>,
 }
 
 /// What the server says about itself.
@@ -159,6 +197,22 @@ impl Config {
             Some((name, _)) => Err(ConfigError::ZeroLimit { name }),
             None => Ok(()),
         }
+    }
+}
+
+impl IdentityOptions {
+    /// The provider, if there is one; `secret` is the client's.
+    #[must_use]
+    pub fn provider(&self, secret: Option<String>) -> Option<ProviderConfig> {
+        let (issuer, client_id) = (self.oidc_issuer.as_ref()?, self.oidc_client_id.as_ref()?);
+        Some(ProviderConfig {
+            client_secret: secret.map(ClientSecret::new),
+            groups_claim: self.oidc_groups_claim.clone(),
+            extra_scopes: self.oidc_scopes.clone(),
+            allowed_email_domains: self.oidc_email_domains.clone(),
+            factor_classes: self.oidc_mfa_acr.clone(),
+            ..ProviderConfig::new(issuer, client_id)
+        })
     }
 }
 

@@ -6,5 +6,7 @@ mod doors;
 mod people;
 mod reading;
 mod sdk_keys;
+mod secrets;
 mod serving;
 mod sight;
+mod trail;

@@ -15,7 +15,7 @@ use guidon_server::assignments::{
     AppendError, Assignment, AssignmentLog, BatchLimits, MemoryAssignments, Origin, Page, Query, QueryError,
     RefusedBatch, Storing,
 };
-use guidon_server::audit::{CheckpointKey, DirectoryPeople, MemoryAudit, Trail, VaultPeople};
+use guidon_server::audit::{CheckpointKey, MemoryAudit, Trail, VaultPeople};
 use guidon_server::changes::keysets::MemoryKeySets;
 use guidon_server::changes::request::VaultRequests;
 use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, NoReaches, Parts, RandomMint};
@@ -30,10 +30,9 @@ use guidon_server::identity::sessions::Sessions;
 use guidon_server::identity::sign_in::SignIn;
 use guidon_server::identity::{Identity, Uses};
 use guidon_server::journal::{Journal, MemoryJournal};
-use guidon_server::policy::PrincipalKind;
 use guidon_server::push::{Hub, PushLimits};
 use guidon_server::shutdown::Shutdown;
-use guidon_server::state::{Follower, World};
+use guidon_server::state::World;
 use guidon_server::telemetry::Metrics;
 use guidon_server::vault::MemoryVault;
 use rand::rngs::StdRng;
@@ -128,8 +127,7 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
     let log = SlowLog { log: Arc::clone(&store.log), ledger, random: parking_lot::Mutex::new(random) };
     let listener = Listener(turmoil::net::TcpListener::bind(("0.0.0.0", PORT)).await?);
     let (identity, _) = Identity::open(store.vault.clone(), Some(TOKEN), [1; 32]).await?;
-    let identity = Arc::new(identity);
-    let uses = Arc::new(Uses::open(store.vault.clone())?);
+    let (identity, uses) = (Arc::new(identity), Arc::new(Uses::open(store.vault.clone())?));
     let door = SdkDoor {
         hub: Arc::clone(&hub),
         log: Arc::new(log),
@@ -139,27 +137,24 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         audit: audit.clone(),
         clock: Arc::clone(&clock),
     };
-    let world = |follower: &Arc<Follower>| {
-        let follower = Arc::clone(follower);
-        move || follower.world()
-    };
-    let people = DirectoryPeople::new(world(changes.follower()), VaultPeople::new(store.vault.clone()));
+    let sessions = Sessions::open(store.vault.clone(), START_MS).await?;
+    let accounts = Accounts::open(store.vault.clone(), sessions.clone(), Passwords::new()?)?;
+    let follower = Arc::clone(changes.follower());
     let trail = Trail {
         journal: Arc::clone(changes.journal()),
         events: audit.clone(),
-        people: Arc::new(people),
-        tiers: Arc::new(world(changes.follower())),
+        people: Arc::new(VaultPeople::new(store.vault.clone())),
+        tiers: Arc::new(move || follower.world()),
     };
-    let audit_door = AuditDoor::new(trail, CheckpointKey::open(&*store.vault).await?, Arc::clone(&clock));
-    let sessions = Sessions::open(store.vault.clone(), START_MS).await?;
-    let accounts = Accounts::open(store.vault.clone(), sessions.clone(), Passwords::new()?)?;
+    let key = CheckpointKey::open(&*store.vault).await?;
     let parts = app::Parts {
         changes,
         identity,
         sign_in: Arc::new(SignIn::new(accounts, sessions, Arc::clone(&clock), audit.clone())),
+        oidc: None,
         uses,
         audit,
-        audit_door: Arc::new(audit_door),
+        audit_door: Arc::new(AuditDoor::new(trail, key, Arc::clone(&clock))),
         clock,
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),
@@ -210,7 +205,7 @@ async fn submit(changes: &ChangeService, environment: &str, instructions: Value)
         instructions: serde_json::from_value(instructions).expect("the instructions are well formed"),
         ..ChangeDraft::default()
     };
-    changes.submit(&Author::of("operator", "test", PrincipalKind::Operator), draft).await.ok()
+    changes.submit(&Author::system(), draft).await.ok()
 }
 
 /// Makes changes, as people do.

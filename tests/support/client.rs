@@ -65,6 +65,11 @@ impl TestClient {
         Self { agent: config.build().into(), url: url.to_owned(), token: token.map(str::to_owned) }
     }
 
+    /// The credential it presents.
+    pub fn credential(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// The same server, another credential.
     pub fn with_token(&self, token: Option<&str>) -> Self {
         Self { token: token.map(str::to_owned), ..self.clone() }

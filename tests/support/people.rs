@@ -69,6 +69,11 @@ impl Person {
         factor.recovery_codes.pop().expect("a recovery code that is left")
     }
 
+    /// The recovery codes that are left.
+    pub fn recovery_codes(&self) -> Vec<String> {
+        self.factor.lock().recovery_codes.clone()
+    }
+
     /// Signs in; the second factor is fresh. The person's earlier sessions go on.
     #[track_caller]
     pub fn sign_in(&self) -> TestClient {

@@ -1,10 +1,12 @@
 //! Starts, kills and restarts the binary.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
 
 use super::TestClient;
 
@@ -28,6 +30,7 @@ pub struct ServerProcess {
     folder: tempfile::TempDir,
     options: ServerOptions,
     port: u16,
+    log: Arc<Mutex<Vec<u8>>>,
     /// Calls it as the administrator.
     pub client: TestClient,
 }
@@ -43,16 +46,22 @@ impl ServerProcess {
     #[track_caller]
     pub fn start_with(options: ServerOptions) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let (child, url) = spawn(folder.path(), 0, &options);
+        let log = Arc::default();
+        let (child, url) = spawn(folder.path(), 0, &options, &log);
         let port = url.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port");
         let client = TestClient::new(&url, Some(TOKEN));
         wait_until_ready(&client);
-        Self { child, folder, options, port, client }
+        Self { child, folder, options, port, log, client }
     }
 
     /// Where it keeps its data.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// What it wrote to standard error since its first start.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&self.log.lock()).into_owned()
     }
 
     /// Its process id.
@@ -77,7 +86,7 @@ impl ServerProcess {
     /// Starts it again, after it was killed or stopped, on the same folder and port, and waits until it is ready.
     #[track_caller]
     pub fn restart(&mut self) {
-        (self.child, _) = spawn(self.folder.path(), self.port, &self.options);
+        (self.child, _) = spawn(self.folder.path(), self.port, &self.options, &self.log);
         wait_until_ready(&self.client);
     }
 }
@@ -109,7 +118,7 @@ pub fn binary() -> &'static Path {
 }
 
 #[track_caller]
-fn spawn(folder: &Path, port: u16, options: &ServerOptions) -> (Child, String) {
+fn spawn(folder: &Path, port: u16, options: &ServerOptions, log: &Arc<Mutex<Vec<u8>>>) -> (Child, String) {
     let mut child = Command::new(binary())
         .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--data"])
         .arg(folder.join("data"))
@@ -133,7 +142,17 @@ fn spawn(folder: &Path, port: u16, options: &ServerOptions) -> (Child, String) {
     let url = url.to_owned();
     // Both pipes are read to their ends, so that the server never waits for a reader.
     std::thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
-    std::thread::spawn(move || std::io::copy(&mut stderr, &mut std::io::stderr()));
+    let (log, chatty) = (Arc::clone(log), options.variables.iter().any(|(name, _)| name == "GUIDON_LOG"));
+    std::thread::spawn(move || {
+        let mut buffer = [0; 8_192];
+        while let Ok(length @ 1..) = stderr.read(&mut buffer) {
+            log.lock().extend_from_slice(&buffer[..length]);
+            if !chatty {
+                // A test that fails shows it.
+                let _ = std::io::stderr().write_all(&buffer[..length]);
+            }
+        }
+    });
     (child, url)
 }
 

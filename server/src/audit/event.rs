@@ -22,6 +22,8 @@ pub enum EventKind {
     FactorFailed,
     /// An account chose its password and factor.
     AccountClaimed,
+    /// An account was given a new invitation on the server's own machine, with the server stopped.
+    AccountRecovered,
     /// A credential was used from an address it was not used from before.
     NewAddress,
     /// An identity token bought a token.
@@ -36,7 +38,7 @@ pub enum EventKind {
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Refused,
         Self::CredentialRefused,
         Self::SignedIn,
@@ -45,6 +47,7 @@ impl EventKind {
         Self::FactorProven,
         Self::FactorFailed,
         Self::AccountClaimed,
+        Self::AccountRecovered,
         Self::NewAddress,
         Self::TokenExchanged,
         Self::Erased,
@@ -64,6 +67,7 @@ impl EventKind {
             Self::FactorProven => "factorProven",
             Self::FactorFailed => "factorFailed",
             Self::AccountClaimed => "accountClaimed",
+            Self::AccountRecovered => "accountRecovered",
             Self::NewAddress => "newAddress",
             Self::TokenExchanged => "tokenExchanged",
             Self::Erased => "erased",

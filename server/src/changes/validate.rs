@@ -21,17 +21,20 @@ pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], pro
         let Some(state) = project.flags.get(&key) else { continue };
         let found = validate_flag(&state.published, project);
         let found = found.into_iter().map(|problem| (problem.pointer, problem.code, problem.message));
-        for environment in ai_where_it_is_off(draft, &state.stored) {
-            let pointer = check.place_of_flag(&state.published, &format!("/environments/{environment}/offVariation"));
-            let message = format!(
-                "in {environment}, which is production, \"{key}\" would serve an AI variation while it is off: choose an off \
-                 variation that no AI wrote"
-            );
-            problems.push(Problem::new(pointer, "aiOffVariation", message));
-        }
         let values = if check.touches_values(&key) { schema::check_values(&state.published) } else { Vec::new() };
         for (pointer, code, message) in found.chain(values) {
             problems.push(Problem::new(check.place_of_flag(&state.published, &pointer), code, message));
+        }
+    }
+    for state in check.flags_that_may_be_off_otherwise().iter().filter_map(|key| project.flags.get(key)) {
+        for environment in ai_where_it_is_off(draft, &state.stored) {
+            let pointer = check.place_of_flag(&state.published, &format!("/environments/{environment}/offVariation"));
+            let message = format!(
+                "in {environment}, which is production, \"{}\" would serve an AI variation while it is off: choose an off \
+                 variation that no AI wrote",
+                state.stored.key
+            );
+            problems.push(Problem::new(pointer, "aiOffVariation", message));
         }
     }
     for key in check.segments() {
@@ -47,7 +50,12 @@ pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], pro
 /// Environments of the production tier where the flag would come to serve an AI variation while it is off.
 fn ai_where_it_is_off(draft: &Draft<'_>, flag: &Flag) -> Vec<String> {
     let Some(project) = draft.project() else { return Vec::new() };
-    let before = draft.before().projects.get(&project.key).and_then(|before| before.flags.get(&flag.key));
+    let known = draft.before().projects.get(&project.key);
+    let before = known.and_then(|before| before.flags.get(&flag.key));
+    let was_production = |key: &String| {
+        let environment = known.and_then(|before| before.environments.get(key));
+        environment.is_some_and(|environment| environment.tier == Tier::Production)
+    };
     let is_ai = |flag: &Flag, environment: &str| {
         let config = flag.environments.get(environment);
         let off = config.and_then(|config| flag.variation(&config.off_variation));
@@ -56,7 +64,9 @@ fn ai_where_it_is_off(draft: &Draft<'_>, flag: &Flag) -> Vec<String> {
     let production = project.environments.values().filter(|environment| environment.tier == Tier::Production);
     let new = production.filter(|environment| {
         // One that stands so already, say from an earlier version, must not keep anybody from turning it off.
-        is_ai(flag, &environment.key) && !before.is_some_and(|before| is_ai(&before.stored, &environment.key))
+        let stood =
+            was_production(&environment.key) && before.is_some_and(|before| is_ai(&before.stored, &environment.key));
+        is_ai(flag, &environment.key) && !stood
     });
     new.map(|environment| environment.key.clone()).collect()
 }
@@ -88,6 +98,22 @@ impl Check<'_> {
             }
         }
         keys
+    }
+
+    /// Flags that may come to serve something else while they are off, in production: those that were edited, and all of them
+    /// where an environment comes to production.
+    fn flags_that_may_be_off_otherwise(&self) -> BTreeSet<String> {
+        let comes = |instruction: &Instruction| {
+            matches!(
+                instruction,
+                Instruction::CreateEnvironment { tier: Tier::Production, .. }
+                    | Instruction::UpdateEnvironment { tier: Some(Tier::Production), .. }
+            )
+        };
+        if self.resolved.iter().any(|(_, instruction)| comes(instruction)) {
+            return self.project.flags.keys().cloned().collect();
+        }
+        self.resolved.iter().filter_map(|(_, instruction)| instruction.flag().map(str::to_owned)).collect()
     }
 
     /// Segments whose definition the change edited.
@@ -184,6 +210,7 @@ fn written_by(flag: &Flag, environment: &str, instruction: &Instruction) -> Opti
             (format!("{config}/prerequisites/{place}"), "/prerequisite")
         }
         Instruction::AddTargets { .. } => (format!("{config}/targets"), "/keys"),
+        Instruction::SetOffVariation { .. } => (format!("{config}/offVariation"), "/variation"),
         Instruction::AddRule { rule: added, .. } => (rule(&added.id)?, "/rule"),
         Instruction::ReplaceRule { rule: replaced, .. } => (rule(&replaced.id)?, "/rule"),
         Instruction::SetFallthrough { .. } => (format!("{config}/fallthrough"), "/serve"),

@@ -9,10 +9,12 @@ use ureq::http::{Request, Response};
 use ureq::tls::{Certificate, PemItem, RootCerts, TlsConfig, TlsProvider, parse_pem};
 use ureq::{Agent, Body};
 
-use super::CliError;
 use super::error::Problem;
 use super::profile::{Target, config_path};
+use super::{CliError, prompt};
 
+/// Where a session's second factor is proved.
+const FACTOR_PATH: &str = "/api/v1/session/factor";
 /// Longest time to wait for an answer to begin.
 const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest answer that is read into memory, in bytes.
@@ -34,6 +36,19 @@ impl Api {
         if target.token.is_none() {
             return Err(CliError::NoToken(config_path().display().to_string()));
         }
+        Self::with(target)
+    }
+
+    /// Prepares to talk to `target` as somebody who is still to sign in.
+    ///
+    /// # Errors
+    ///
+    /// If the certificates to trust cannot be read.
+    pub fn without_credential(target: Target) -> Result<Self, CliError> {
+        Self::with(Target { token: None, ..target })
+    }
+
+    fn with(target: Target) -> Result<Self, CliError> {
         let mut tls = TlsConfig::builder().provider(TlsProvider::Rustls);
         if let Some(path) = &target.ca_file {
             tls = tls.root_certs(read_certificates(path)?);
@@ -48,6 +63,12 @@ impl Api {
             .tls_config(tls.build())
             .build();
         Ok(Self { agent: config.into(), target })
+    }
+
+    /// Key of the project that commands are about.
+    #[must_use]
+    pub fn project(&self) -> &str {
+        &self.target.project
     }
 
     /// Path below the project.
@@ -75,6 +96,28 @@ impl Api {
     /// Sends what is to change of a resource, as [`Self::post`] does.
     pub fn patch(&self, path: &str, body: &impl Serialize) -> Result<Value, CliError> {
         json(self.send("PATCH", path, &[], Some(body))?)
+    }
+
+    /// Puts a document in its place.
+    pub fn put(&self, path: &str, body: &impl Serialize) -> Result<Value, CliError> {
+        json(self.send("PUT", path, &[], Some(body))?)
+    }
+
+    /// The id that people mean by `word` among what `path` lists as `field`: an id, or the only one of that name.
+    pub fn id_of(&self, path: &str, field: &str, word: &str) -> Result<String, CliError> {
+        let items = self.get_all(path, field, &[])?;
+        if items.iter().any(|item| item["id"] == *word) {
+            return Ok(word.to_owned());
+        }
+        let named: Vec<&str> =
+            items.iter().filter(|item| item["name"] == *word).filter_map(|item| item["id"].as_str()).collect();
+        match named.as_slice() {
+            [id] => Ok((*id).to_owned()),
+            [] => Ok(word.to_owned()),
+            several => {
+                Err(CliError::Usage(format!("several are called \"{word}\"; name one by id: {}", several.join(", "))))
+            }
+        }
     }
 
     /// Deletes a resource.
@@ -114,6 +157,11 @@ impl Api {
         Ok(BufReader::new(response.into_body().into_reader()).lines())
     }
 
+    /// Reads an answer's bytes as they arrive.
+    pub fn reader(&self, path: &str, query: &[(&str, String)]) -> Result<impl Read + use<>, CliError> {
+        Ok(self.send("GET", path, query, None::<&()>)?.into_body().into_reader())
+    }
+
     fn send(
         &self,
         method: &str,
@@ -143,7 +191,18 @@ impl Api {
         };
         // The idempotency key makes a second attempt safe when the answer to the first was lost.
         let response = attempt().or_else(|error| if bytes.is_some() { attempt() } else { Err(error) })?;
-        if response.status().is_success() { Ok(response) } else { Err(problem(response)) }
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let problem = problem(response);
+        if !needs_factor(&problem) || !prompt::is_possible() || path == FACTOR_PATH {
+            return Err(problem);
+        }
+        // Nothing was done: the person at the terminal proves the factor, and the same request is sent once more.
+        eprintln!("This needs a second factor that was proved in the last ten minutes.");
+        self.post(FACTOR_PATH, &serde_json::json!({ "code": prompt::secret("Code", "GUIDON_CODE")? }))?;
+        let response = attempt()?;
+        if response.status().is_success() { Ok(response) } else { Err(self::problem(response)) }
     }
 
     fn unreachable(&self, error: &ureq::Error) -> CliError {
@@ -157,6 +216,10 @@ impl Api {
         }
         CliError::Unreachable { server: self.target.server.clone(), reason }
     }
+}
+
+fn needs_factor(error: &CliError) -> bool {
+    matches!(error, CliError::Problem(problem) if problem.document["code"] == "factorNeeded")
 }
 
 fn json(response: Response<Body>) -> Result<Value, CliError> {

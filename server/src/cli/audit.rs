@@ -6,8 +6,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::output::Output;
-use super::store::DataArgs;
-use super::{CliError, progress};
+use super::{Api, CliError, progress, trail};
 use crate::audit::{
     self, Checkpoint, CheckpointPublicKey, Contained, EventsHead, Findings, Present, VerifyEventsError,
 };
@@ -21,15 +20,33 @@ const MAX_CHECKPOINT_BYTES: u64 = 64 << 10;
 /// Commands about the audit trail.
 #[derive(Debug, Subcommand)]
 pub enum AuditCommand {
-    /// Check journal and security log on disk: checksums, hash chains, and a signed checkpoint
+    /// Show who did what, and what was refused, newest first
+    Log(trail::LogArgs),
+    /// Show one record, whole
+    Show {
+        /// Id of the record, as in j:17 (a change, by its revision) or s:4 (an event)
+        id: String,
+    },
+    /// Recompute both hash chains, on the running server or, with --data, on disk; compare with a signed checkpoint
     Verify(VerifyArgs),
+    /// Write changes and events to a file, for auditors and spreadsheets
+    Export(trail::ExportArgs),
+    /// Have the server sign where both logs end now; keep what it answers apart from the server
+    Checkpoint {
+        /// File to write it to, in place of standard output
+        #[arg(long, short, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+    /// Show the public key that checkpoints are signed for, and its fingerprint
+    Key,
 }
 
 /// What to check, and against what.
 #[derive(Debug, Args)]
 pub struct VerifyArgs {
-    #[command(flatten)]
-    data: DataArgs,
+    /// Data folder of a server: checks its files, whether or not it runs
+    #[arg(long, value_name = "FOLDER")]
+    data: Option<PathBuf>,
     /// A checkpoint that was kept apart from the server: says whether the logs still contain what it saw
     #[arg(long, value_name = "FILE", requires = "key")]
     checkpoint: Option<PathBuf>,
@@ -38,10 +55,19 @@ pub struct VerifyArgs {
     key: Option<String>,
 }
 
-/// Runs one of the commands.
-pub fn run(command: AuditCommand, output: &Output) -> Result<(), CliError> {
+/// Runs one of the commands; checking a folder needs no server.
+pub fn run(
+    command: AuditCommand,
+    api: impl FnOnce() -> Result<Api, CliError>,
+    output: &Output,
+) -> Result<(), CliError> {
     match command {
-        AuditCommand::Verify(args) => verify(&args, output),
+        AuditCommand::Log(args) => trail::log(&args, &api()?, output),
+        AuditCommand::Show { id } => trail::show(&id, &api()?, output),
+        AuditCommand::Verify(args) => verify(&args, api, output),
+        AuditCommand::Export(args) => trail::export(&args, &api()?, output),
+        AuditCommand::Checkpoint { output: file } => trail::checkpoint(file.as_deref(), &api()?, output),
+        AuditCommand::Key => trail::key(&api()?, output),
     }
 }
 
@@ -53,13 +79,14 @@ struct Checked {
     findings: Option<(Checkpoint, Findings)>,
 }
 
-fn verify(args: &VerifyArgs, output: &Output) -> Result<(), CliError> {
+fn verify(args: &VerifyArgs, api: impl FnOnce() -> Result<Api, CliError>, output: &Output) -> Result<(), CliError> {
     // The checkpoint comes first: a wrong file or key should not be told after minutes of reading.
     let checkpoint = match (&args.checkpoint, &args.key) {
         (Some(path), Some(key)) => Some(read_checkpoint(path, key)?),
         _ => None,
     };
-    let checked = check(&DataFolder::new(&args.data.data), checkpoint, output)?;
+    let Some(data) = &args.data else { return trail::verify(checkpoint.as_ref(), &api()?, output) };
+    let checked = check(&DataFolder::new(data), checkpoint, output)?;
     show(&checked, output)?;
     match &checked.findings {
         Some((checkpoint, findings)) if findings.is_broken() => {

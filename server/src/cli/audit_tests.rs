@@ -35,7 +35,8 @@ fn verify(args: &[&str]) -> Result<(), CliError> {
     let all = ["guidon", "audit", "verify"].iter().chain(args);
     let cli = Cli::try_parse_from(all).map_err(|error| CliError::Usage(error.to_string()))?;
     let Command::Audit(command @ AuditCommand::Verify(_)) = cli.command else { panic!("another command") };
-    run(command, &Output::new(true))
+    let no_server = || Err(CliError::Usage("no server is asked".to_owned()));
+    run(command, no_server, &Output::new(true))
 }
 
 #[tokio::test]

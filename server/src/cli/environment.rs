@@ -7,6 +7,7 @@ use super::api::encode;
 use super::change::{ChangeOptions, print_outcome, submit};
 use super::output::Output;
 use super::show::{short_time, text};
+use super::token::minutes;
 use super::{Api, CliError};
 
 /// Commands about projects.
@@ -64,6 +65,18 @@ pub enum TierName {
     Production,
 }
 
+impl TierName {
+    /// The word of the API.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Development => "development",
+            Self::Testing => "testing",
+            Self::Staging => "staging",
+            Self::Production => "production",
+        }
+    }
+}
+
 /// Commands about SDK keys.
 #[derive(Debug, Subcommand)]
 pub enum SdkKeyCommand {
@@ -87,6 +100,20 @@ pub enum SdkKeyCommand {
         /// Environment
         #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
+    },
+    /// Replace an SDK key by a new one; the old one lives on for a while
+    Rotate {
+        /// Id of the key
+        id: String,
+        /// Environment
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
+        environment: String,
+        /// How long the old one lives on: 24h, 30m; 0 ends it at once
+        #[arg(long, value_name = "TIME", value_parser = minutes, default_value = "24h")]
+        overlap: u64,
+        /// Print nothing but the key
+        #[arg(long, conflicts_with = "json")]
+        quiet: bool,
     },
     /// Revoke an SDK key: its streams close at once
     Revoke {
@@ -160,21 +187,35 @@ pub fn run_sdk_key(command: SdkKeyCommand, api: &Api, output: &Output) -> Result
             let keys = api.get_all(&api.in_environment(&environment, "/sdk-keys"), "sdkKeys", &[])?;
             output.either(&keys, |output| {
                 let rows = keys.iter().map(|key| {
-                    let state = if key["revokedAt"].is_null() {
-                        "live".to_owned()
-                    } else {
-                        format!("revoked {}", short_time(&key["revokedAt"]))
+                    let state = match key["state"].as_str() {
+                        Some("revoked") => format!("revoked {}", short_time(&key["revokedAt"])),
+                        Some("rotated") => format!("rotated, until {}", short_time(&key["expiresAt"])),
+                        _ => text(&key["state"]),
                     };
                     vec![
                         text(&key["id"]),
                         text(&key["audience"]),
                         state,
                         short_time(&key["createdAt"]),
+                        short_time(&key["lastUsedAt"]),
                         text(&key["name"]),
                     ]
                 });
                 let empty = "No SDK keys here. `guidon sdk-key create` makes one.";
-                output.table(&["id", "audience", "state", "created", "name"], rows.collect(), empty)
+                output.table(&["id", "audience", "state", "created", "last used", "name"], rows.collect(), empty)
+            })
+        }
+        SdkKeyCommand::Rotate { id, environment, overlap, quiet } => {
+            let path = api.in_environment(&environment, &format!("/sdk-keys/{}/rotate", encode(&id)));
+            let key = api.post(&path, &json!({ "overlapMinutes": overlap }))?;
+            if quiet {
+                return output.line(text(&key["key"]));
+            }
+            output.either(&key, |output| {
+                output.line(text(&key["key"]))?;
+                output.line(format!("  id {}, in {environment}", text(&key["id"])))?;
+                output.line(format!("  {id} goes on until {}", short_time(&key["oldEndsAt"])))?;
+                output.line("  Keep it: it is not stored and cannot be shown again.")
             })
         }
         SdkKeyCommand::Revoke { id, environment } => {

@@ -35,7 +35,9 @@ pub enum CliError {
         reason: String,
     },
     /// No credential was given.
-    #[error("no token given\n  Set GUIDON_TOKEN, pass --token, or put it into a profile in {0}.")]
+    #[error(
+        "no credential given\n  Sign in with `guidon login`, set GUIDON_TOKEN, pass --token, or put a token into a profile in {0}."
+    )]
     NoToken(String),
     /// What was given on the command line, or in a file it names, is wrong.
     #[error("{0}")]

@@ -2,6 +2,8 @@
 //!
 //! Commands speak the same API as everybody else; none reaches into the store of a running server.
 
+mod account;
+mod agent;
 mod api;
 mod assignments;
 mod audit;
@@ -10,15 +12,26 @@ mod environment;
 mod error;
 mod flag;
 mod freeze;
+mod issuer;
 mod journal;
+mod login;
+mod loopback;
 mod output;
+mod policy;
+mod privacy;
 mod profile;
 mod progress;
+mod prompt;
 mod request;
+mod role;
 mod segment;
 mod serve;
+mod service_account;
+mod session_file;
 mod show;
 mod store;
+mod token;
+mod trail;
 mod transfer;
 
 use std::io::Write;
@@ -61,6 +74,9 @@ enum Command {
     /// The audit trail: changes, refusals and sign-ins
     #[command(subcommand)]
     Audit(audit::AuditCommand),
+    /// Forget a person: who somebody is, or a targeting key
+    #[command(subcommand)]
+    Privacy(privacy::PrivacyCommand),
     /// Carry out a decision about a damaged folder of a store; the report of the damage names the choices
     Repair(store::RepairArgs),
     /// The assignment log: who got which variation
@@ -86,6 +102,35 @@ enum Command {
     /// Projects
     #[command(subcommand)]
     Project(environment::ProjectCommand),
+    /// Accounts of people
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Sign in; later commands act as you
+    Login(login::LoginArgs),
+    /// Sign out
+    Logout,
+    /// Show who you are and what you may do
+    Whoami,
+    /// Prove your second factor again, for what needs a fresh one
+    Factor,
+    /// AI agents: register, list, renew, disable
+    #[command(subcommand)]
+    Agent(agent::AgentCommand),
+    /// Service accounts: programs of yours, such as deployment pipelines
+    #[command(subcommand)]
+    ServiceAccount(service_account::ServiceAccountCommand),
+    /// Roles: who may do what where
+    #[command(subcommand)]
+    Role(role::RoleCommand),
+    /// Tokens: credentials of service accounts and AI agents
+    #[command(subcommand)]
+    Token(token::TokenCommand),
+    /// Issuers whose identity tokens buy tokens, for CI
+    #[command(subcommand)]
+    Issuer(issuer::IssuerCommand),
+    /// The policies: what decides, and why
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
 }
 
 /// Runs the command line of this process.
@@ -109,7 +154,8 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),
-        Command::Audit(command) => audit::run(command, output),
+        Command::Audit(command) => audit::run(command, api, output),
+        Command::Privacy(command) => privacy::run(command, &api()?, output),
         Command::Repair(args) => store::repair(&args, output),
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),
@@ -119,6 +165,17 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
         Command::Review(command) => freeze::run_review(command, &api()?, output),
         Command::Project(command) => environment::run_project(command, &api()?, output),
+        Command::Account(command) => account::run(command, || cli.server.target(), output),
+        Command::Login(args) => login::login(&args, cli.server.target()?, output),
+        Command::Logout => login::logout(cli.server.target()?, output),
+        Command::Whoami => login::whoami(&api()?, output),
+        Command::Factor => login::factor(&api()?, output),
+        Command::Agent(command) => agent::run(command, &api()?, output),
+        Command::ServiceAccount(command) => service_account::run(command, &api()?, output),
+        Command::Role(command) => role::run(command, &api()?, output),
+        Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
+        Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Policy(command) => policy::run(command, api, output),
     }
 }
 

@@ -1,4 +1,5 @@
-//! Which server a command talks to, and as whom: from flags, environment variables, or a profile file, in this order.
+//! Which server a command talks to, and as whom: from flags, environment variables, a session, or a profile file, in this
+//! order.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -6,7 +7,7 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use serde::Deserialize;
 
-use super::CliError;
+use super::{CliError, session_file};
 
 const DEFAULT_SERVER: &str = "http://127.0.0.1:8080";
 const DEFAULT_PROJECT: &str = "default";
@@ -87,11 +88,16 @@ impl ServerOptions {
     pub fn target(&self) -> Result<Target, CliError> {
         let profile = self.find_profile()?;
         let server = self.server.clone().or(profile.server).unwrap_or_else(|| DEFAULT_SERVER.to_owned());
+        let server = server.trim_end_matches('/').to_owned();
+        let session = match &self.token {
+            Some(_) => None,
+            None => session_file::find(&server)?.map(|session| session.credential),
+        };
         // The server's own variable serves where both run side by side.
         let admin = || std::env::var("GUIDON_ADMIN_TOKEN").ok().filter(|token| !token.is_empty());
         Ok(Target {
-            server: server.trim_end_matches('/').to_owned(),
-            token: self.token.clone().or(profile.token).or_else(admin),
+            server,
+            token: self.token.clone().or(session).or(profile.token).or_else(admin),
             project: self.project.clone().or(profile.project).unwrap_or_else(|| DEFAULT_PROJECT.to_owned()),
             ca_file: self.ca_file.clone().or(profile.ca_file),
         })

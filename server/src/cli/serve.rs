@@ -95,14 +95,18 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
         {
             CliError::Damaged(format!(
                 "{text}\n  Nothing was changed. The store is in {}. The choices: restore it from a backup, or look closer with \
-             `guidon journal verify --data {0}`.",
+             `guidon audit verify --data {0}`.",
                 folder.display()
             ))
         }
         StartError::State(_) | StartError::Assignments(_) | StartError::Vault(_) | StartError::Audit(_) => {
             CliError::Unexpected(text)
         }
-        StartError::Identity(_) | StartError::Tls(_) | StartError::Limit(_) => CliError::Usage(text),
+        StartError::Identity(_)
+        | StartError::Tls(_)
+        | StartError::Limit(_)
+        | StartError::Provider(_)
+        | StartError::ProviderSecret { .. } => CliError::Usage(text),
         _ => CliError::Unexpected(text),
     }
 }

@@ -1,15 +1,20 @@
 //! `/api/v1/projects/{project}/journal` and `…/flags/{flag}/history`: what was changed, by whom, when and why.
 
-use axum::Json;
+use std::collections::BTreeSet;
+
 use axum::extract::State;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::guard::Sight;
 use super::page::limit;
 use super::parameters::{Path, Query};
 use super::problem::Problem;
+use crate::changes::{Instruction, RequestEdit};
 use crate::journal::{Entry, ObjectId, ReadError, StoredEntry};
+use crate::state::Project;
 
 /// Most entries that one request looks through; `next` says where to go on.
 const MAX_SCANNED_ENTRIES: u64 = 20_000;
@@ -44,36 +49,40 @@ pub struct HistoryQuery {
     environment: Option<String>,
 }
 
-/// Lists the journal's entries about a project, oldest first. A page may be empty and still have a `next`.
+/// Lists the journal's entries about a project, oldest first, without those about environments that the caller may not see. A
+/// page may be empty and still have a `next`.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/journal", tag = "journal",
     params(("project" = String, Path, description = "Key of the project"), JournalQuery),
     responses((status = 200, description = "A page of entries", body = ref("#/components/schemas/EntryPage"))))]
 pub async fn list_entries(
     State(api): State<Api>,
+    Extension(sight): Extension<Sight>,
     Path(project): Path<String>,
     Query(query): Query<JournalQuery>,
 ) -> Result<Json<Value>, Problem> {
-    api.project(&project)?;
+    let state = api.project(&project)?;
     let limit = limit(query.limit)?;
     let wanted = |entry: &Entry| {
         entry.project == project
+            && is_in_sight(entry, &state, &sight)
             && query.flag.as_deref().is_none_or(|flag| changes_flag(entry, flag))
             && query.environment.as_deref().is_none_or(|environment| changes_environment(entry, environment))
     };
     scan(&api, query.after.unwrap_or(0), limit, wanted).await.map(Json)
 }
 
-/// Lists what changed a flag, oldest first.
+/// Lists what changed a flag, oldest first, without what was done in environments that the caller may not see.
 #[utoipa::path(get, path = "/api/v1/projects/{project}/flags/{flag}/history", tag = "flags",
     params(("project" = String, Path, description = "Key of the project"),
            ("flag" = String, Path, description = "Key of the flag; a deleted one has a history too"), HistoryQuery),
     responses((status = 200, description = "A page of entries", body = ref("#/components/schemas/EntryPage"))))]
 pub async fn list_flag_history(
     State(api): State<Api>,
+    Extension(sight): Extension<Sight>,
     Path((project, flag)): Path<(String, String)>,
     Query(query): Query<HistoryQuery>,
 ) -> Result<Json<Value>, Problem> {
-    api.project(&project)?;
+    let state = api.project(&project)?;
     super::changes::known_key("flag", &flag)?;
     let limit = limit(query.limit)?;
     let in_environment = |entry: &Entry| {
@@ -85,9 +94,14 @@ pub async fn list_flag_history(
             })
         })
     };
-    let wanted = |entry: &Entry| entry.project == project && changes_flag(entry, &flag) && in_environment(entry);
+    let wanted = |entry: &Entry| {
+        entry.project == project
+            && changes_flag(entry, &flag)
+            && in_environment(entry)
+            && is_in_sight(entry, &state, &sight)
+    };
     let found = scan(&api, query.after.unwrap_or(0), limit, wanted).await?;
-    let is_unknown = !api.project(&project)?.flags.contains_key(&flag)
+    let is_unknown = !state.flags.contains_key(&flag)
         && query.after.is_none()
         && found["next"].is_null()
         && found["entries"].as_array().is_some_and(Vec::is_empty);
@@ -132,6 +146,43 @@ fn changes_environment(entry: &Entry, environment: &str) -> bool {
             }
             _ => false,
         })
+}
+
+/// Whether the caller may see all the environments that an entry is about. One about what all of them share is shown.
+fn is_in_sight(entry: &Entry, project: &Project, sight: &Sight) -> bool {
+    sight.sees_all(&environments_of(entry, project))
+}
+
+/// The environments that an entry is about: those it changed something in and, of a change request or its review, those that it
+/// would change or has changed. What all environments share was judged in each of them and is about none.
+fn environments_of(entry: &Entry, project: &Project) -> BTreeSet<String> {
+    let mut about: BTreeSet<String> = entry.environment.iter().cloned().collect();
+    for changed in &entry.objects {
+        match &changed.object {
+            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => {
+                about.insert(key.clone());
+            }
+            ObjectId::SdkKey(id) => about.extend(project.sdk_keys.get(id).map(|key| key.environment.clone())),
+            ObjectId::Request(id) => {
+                let request = project.requests.get(id);
+                about.extend(request.iter().flat_map(|request| request.content.environments.iter().cloned()));
+                about.extend(entry.grounds.iter().flat_map(|grounds| grounds.environments.iter().cloned()));
+            }
+            ObjectId::Review(_) => {
+                about.extend(entry.grounds.iter().flat_map(|grounds| grounds.environments.iter().cloned()));
+            }
+            _ => {}
+        }
+    }
+    // What a request asked for before it was edited.
+    for instruction in &entry.instructions {
+        if let Instruction::Request(edit) = instruction
+            && let RequestEdit::OpenRequest { content, .. } | RequestEdit::EditRequest { content, .. } = &**edit
+        {
+            about.extend(content.environments.iter().cloned());
+        }
+    }
+    about
 }
 
 fn view(stored: &StoredEntry) -> Value {

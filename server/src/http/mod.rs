@@ -54,7 +54,7 @@ use crate::audit::AuditLog;
 use crate::changes::ChangeService;
 use crate::clock::Clock;
 use crate::config::{Limits, Network};
-use crate::identity::oidc::TrustedIssuers;
+use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
 use crate::shutdown::Shutdown;
@@ -74,6 +74,8 @@ pub struct ApiParts {
     pub identity: Arc<Identity>,
     /// Signs people in.
     pub sign_in: Arc<SignIn>,
+    /// Signs people in at an OpenID provider, if there is one.
+    pub oidc: Option<Arc<SignInFlow>>,
     /// When and from where credentials were used.
     pub uses: Arc<Uses>,
     /// Takes note of what is no change.

@@ -1,6 +1,7 @@
 //! `/api/v1/session`: signing in, proving a factor, signing out.
 
 mod claim;
+mod oidc;
 mod refusals;
 
 use axum::extract::State;
@@ -24,7 +25,17 @@ use crate::policy::PrincipalKind;
 
 /// The operations, for the API's description.
 #[derive(utoipa::OpenApi)]
-#[openapi(paths(create_session, show_session, end_session, prove_factor, claim::begin_claim, claim::finish_claim,))]
+#[openapi(paths(
+    create_session,
+    show_session,
+    end_session,
+    prove_factor,
+    claim::begin_claim,
+    claim::finish_claim,
+    oidc::list_providers,
+    oidc::begin_sign_in,
+    oidc::finish_sign_in,
+))]
 pub struct Operations;
 
 /// The routes, behind authentication and the policies.
@@ -40,6 +51,9 @@ pub fn open_routes() -> Router<Api> {
         .route("/api/v1/session", post(create_session))
         .route("/api/v1/session/claim", post(claim::begin_claim))
         .route("/api/v1/session/claim/finish", post(claim::finish_claim))
+        .route("/api/v1/session/providers", get(oidc::list_providers))
+        .route("/api/v1/session/oidc", post(oidc::begin_sign_in))
+        .route("/api/v1/session/oidc/finish", post(oidc::finish_sign_in))
 }
 
 /// A text that no message repeats: a password, a code, an invitation.

@@ -174,3 +174,7 @@ fn applies_from(request: &ChangeRequest) -> Option<u64> {
     let needs_nobody = request.content.needed == 0 && request.content.risk.level == RiskLevel::Low;
     request.schedule.map(|schedule| schedule.not_before).or_else(|| needs_nobody.then_some(request.created_at))
 }
+
+#[cfg(test)]
+#[path = "requests_tests.rs"]
+mod tests;

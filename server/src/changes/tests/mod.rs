@@ -2,7 +2,10 @@
 
 mod erase;
 mod faults;
+mod governed;
+mod governed_properties;
 mod instructions;
+pub(crate) mod people;
 mod properties;
 
 use std::sync::Arc;
@@ -25,6 +28,7 @@ pub(crate) struct Server {
     pub(crate) service: Arc<ChangeService>,
     pub(crate) journal: MemoryJournal,
     pub(crate) key_sets: MemoryKeySets,
+    pub(crate) audit: Arc<MemoryAudit>,
     pub(crate) clock: Arc<ManualClock>,
 }
 
@@ -36,19 +40,25 @@ impl Server {
     }
 
     pub(crate) fn on(journal: MemoryJournal, key_sets: MemoryKeySets) -> Self {
+        Self::at(World::empty(), journal, key_sets)
+    }
+
+    /// On a journal of which `world` is what was read so far.
+    pub(crate) fn at(world: World, journal: MemoryJournal, key_sets: MemoryKeySets) -> Self {
         let clock = Arc::new(ManualClock::new(START_MS));
+        let audit = Arc::new(MemoryAudit::new());
         let service = ChangeService::start(Parts {
             journal: Arc::new(journal.clone()),
             key_sets: Arc::new(key_sets.clone()),
             requests: Arc::new(MemoryRequests::default()),
-            audit: Arc::new(MemoryAudit::new()),
+            audit: audit.clone(),
             reaches: Arc::new(NoReaches),
             clock: clock.clone(),
             mint: Box::new(RandomMint),
-            world: World::empty(),
+            world,
             publishers: Vec::new(),
         });
-        Self { service, journal, key_sets, clock }
+        Self { service, journal, key_sets, audit, clock }
     }
 
     pub(crate) async fn submit(&self, instructions: Value) -> Result<ChangeOutcome, ChangeError> {

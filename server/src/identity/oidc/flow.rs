@@ -107,6 +107,12 @@ impl SignInFlow {
         Ok(Self { config, issuer, clock, pending: Mutex::default() })
     }
 
+    /// The provider's issuer URL.
+    #[must_use]
+    pub fn issuer(&self) -> &str {
+        &self.config.issuer
+    }
+
     /// Begins a sign-in of a client that listens at `redirect_uri` and keeps the verifier behind `code_challenge` (S256).
     ///
     /// # Errors
@@ -280,13 +286,20 @@ fn is_loopback(uri: &str) -> bool {
 /// Whether the SHA-256 of `verifier` is `challenge`: RFC 7636, 4.6.
 fn is_verifier_of(verifier: &str, challenge: &str) -> bool {
     let allowed = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~');
-    let hash = (DEFAULT_PROVIDER.key_utils.compute_digest)(verifier.as_bytes(), ThumbprintHash::SHA256);
-    let equal = hash.is_ok_and(|hash| URL_SAFE_NO_PAD.encode(hash).as_bytes().ct_eq(challenge.as_bytes()).into());
+    let equal = challenge_of(verifier).is_some_and(|own| own.as_bytes().ct_eq(challenge.as_bytes()).into());
     (43..=128).contains(&verifier.len()) && verifier.bytes().all(allowed) && equal
 }
 
-/// 256 random bits.
-fn random_text() -> String {
+/// The challenge of a verifier: RFC 7636, 4.2, with S256.
+#[must_use]
+pub fn challenge_of(verifier: &str) -> Option<String> {
+    let hash = (DEFAULT_PROVIDER.key_utils.compute_digest)(verifier.as_bytes(), ThumbprintHash::SHA256);
+    hash.ok().map(|hash| URL_SAFE_NO_PAD.encode(hash))
+}
+
+/// A new PKCE verifier, state or nonce: 256 random bits.
+#[must_use]
+pub fn random_text() -> String {
     let bytes: [u8; 32] = rand::rng().random();
     URL_SAFE_NO_PAD.encode(bytes)
 }

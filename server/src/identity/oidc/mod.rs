@@ -11,7 +11,7 @@ mod jwt;
 mod provider;
 
 pub use self::exchange::{TrustedIssuers, claimed_issuer};
-pub use self::flow::{Claims, SignInFlow, Started};
+pub use self::flow::{Claims, SignInFlow, Started, challenge_of, random_text};
 pub use self::jwt::{MAX_TOKEN_BYTES, TokenProblem};
 pub use self::provider::{ClientSecret, ProviderConfig};
 
