@@ -30,6 +30,7 @@ use guidon_server::identity::sessions::Sessions;
 use guidon_server::identity::sign_in::SignIn;
 use guidon_server::identity::{Identity, Uses};
 use guidon_server::journal::{Journal, MemoryJournal};
+use guidon_server::policy::PrincipalKind;
 use guidon_server::push::{Hub, PushLimits};
 use guidon_server::shutdown::Shutdown;
 use guidon_server::state::World;
@@ -205,7 +206,7 @@ async fn submit(changes: &ChangeService, environment: &str, instructions: Value)
         instructions: serde_json::from_value(instructions).expect("the instructions are well formed"),
         ..ChangeDraft::default()
     };
-    changes.submit(&Author::system(), draft).await.ok()
+    changes.submit(&Author::of("operator", "test", PrincipalKind::Operator), draft).await.ok()
 }
 
 /// Makes changes, as people do.
