@@ -23,6 +23,7 @@ use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::jobs::deadlines::Deadlines;
 use crate::jobs::requests::Requests;
+use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{self, LogState, RealFiles};
@@ -128,6 +129,7 @@ impl App {
         let jobs: Vec<Arc<dyn Job>> = vec![
             Arc::new(Deadlines::new(Arc::clone(&parts.changes))),
             Arc::new(Requests::new(Arc::clone(&parts.changes))),
+            Arc::new(Sweep::new(Arc::clone(&parts.sign_in))),
         ];
         let clock = Arc::clone(&parts.clock);
         let api = Api::new(ApiParts {

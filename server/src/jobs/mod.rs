@@ -3,6 +3,7 @@
 
 pub mod deadlines;
 pub mod requests;
+pub mod sweep;
 
 use std::sync::Arc;
 use std::time::Duration;
