@@ -10,6 +10,7 @@ use super::change::{print_outcome, read_text};
 use super::output::Output;
 use super::show::{short_time, text};
 use super::{Api, CliError};
+use crate::clock::{Clock, SystemClock};
 
 const PATH: &str = "/api/v1/tokens";
 const DAY_MS: i64 = 24 * 60 * 60 * 1_000;
@@ -186,7 +187,7 @@ fn show_created(made: &Value, quiet: bool, output: &Output) -> Result<(), CliErr
 }
 
 fn list(tokens: &[Value], output: &Output) -> Result<(), CliError> {
-    let now = jiff::Timestamp::now().as_millisecond();
+    let now = i64::try_from(SystemClock.now_ms()).unwrap_or(i64::MAX);
     let rows = tokens.iter().map(|token| {
         let owner = if token["principalName"].is_null() { &token["principal"] } else { &token["principalName"] };
         vec![

@@ -26,7 +26,8 @@ async fn a_job_survives_its_own_panic_and_ends_with_the_server() {
     let job = Arc::new(Counting { panics_at: Some(1), ..Counting::default() });
     let clock: Arc<dyn Clock> = Arc::new(ManualClock::new(1));
     let shutdown = Shutdown::new();
-    let jobs = Jobs::start(&[job.clone()], &clock, &shutdown);
+    let all: [Arc<dyn Job>; 1] = [job.clone()];
+    let jobs = Jobs::start(&all, &clock, &shutdown);
     tokio::time::sleep(Duration::from_millis(3_500)).await;
     assert_eq!(job.ticks.load(Ordering::SeqCst), 4);
     shutdown.begin();

@@ -47,7 +47,7 @@ async fn credentials_and_access_need_a_factor_of_the_last_ten_minutes() {
         principal: id.clone(),
         name: String::new(),
         scope: Scope { actions: vec!["read".to_owned()], ..Scope::default() },
-        expires_at: START_MS + 60_000,
+        expires_at: START_MS + 60 * 60 * 1_000,
         hash: "a".repeat(64),
     };
     let policy = DirectoryEdit::SetPolicy { name: "ours.cedar".to_owned(), text: String::new() };
