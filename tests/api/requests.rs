@@ -30,9 +30,9 @@ impl Shop {
                                 {"key": "baseline", "value": "old", "provenance": {"by": "human"}}]);
         let flag = json!({"key": "engine", "kind": "string", "variations": variations});
         shop.developer.client.change("development", json!([{"kind": "createFlag", "flag": flag}])).ok();
-        // Nobody is moved: it serves the same as while it is off. That needs no more than a person's look.
+        // Nobody is moved: it serves the same as while it is off. A request that low applies by itself.
         let on = shop.developer.client.change("production", json!([{"kind": "turnFlagOn", "flag": "engine"}]));
-        shop.carry_through(on);
+        assert_eq!(on.status, 200, "{}", on.text);
         shop
     }
 

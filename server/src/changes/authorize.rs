@@ -374,7 +374,8 @@ impl Judging<'_> {
                 }
             }
         }
-        let widens_production = judgement.direction == Direction::Widening
+        let turns_on = self.instructions.iter().any(|it| matches!(it, Instruction::TurnFlagOn { .. }));
+        let widens_production = (judgement.direction == Direction::Widening || turns_on)
             && judgement.environments.iter().any(|key| environment(project, key).tier == Some(Tier::Production));
         let fresh = self.author.factor_at.is_some_and(|at| at <= self.now && self.now - at < FACTOR_LIFE_MS);
         if judgement.applies_by_itself() && widens_production && self.author.kind == PrincipalKind::Human && !fresh {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use guidon_sdk::model::is_valid_key;
 
 use super::authorize::{self, Judgement, Judging, Verdict};
 use super::prepare::{Prepared, prepare};
@@ -132,13 +131,19 @@ impl ChangeService {
 
     pub(super) fn note_refusal(&self, author: &Author, change: &ChangeDraft, error: &ChangeError) {
         let (ChangeError::Refused(refused) | ChangeError::FactorNeeded(refused)) = error else { return };
-        // What cannot be a key may be anything, a misplaced credential too, and is not put on record.
-        let known = |key: &String| is_valid_key(key);
+        // What names nothing may be anything, a misplaced credential too, and is not put on record.
+        let world = self.world();
+        let project = world.project(&change.project);
+        let is_environment = |key: &String| {
+            let of_tier = change.project.is_empty() && Tier::ALL.iter().any(|tier| tier.as_str() == key);
+            of_tier || project.is_some_and(|project| project.environments.contains_key(key))
+        };
+        let is_flag = |key: &String| project.is_some_and(|project| project.flags.contains_key(key));
         let event = Event {
             actor_id: Some(author.actor_id.clone()),
-            project: Some(change.project.clone()).filter(known),
-            environment: Some(refused.environment.clone()).filter(known),
-            flag: refused.flag.clone().filter(known),
+            project: project.map(|project| project.key.clone()),
+            environment: Some(refused.environment.clone()).filter(is_environment),
+            flag: refused.flag.clone().filter(is_flag),
             action: Some(refused.action.as_str().to_owned()),
             policies: refused.policies.clone(),
             credential: author.credential.clone(),

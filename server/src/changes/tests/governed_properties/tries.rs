@@ -55,18 +55,18 @@ impl<'a> Worker<'a> {
         let outcome = match it.what % 24 {
             0..=5 => self.change(&author, it, None).await,
             6..=8 => {
-                let proposal = Proposal { draft: it.factor % 5 == 0, ..Proposal::default() };
+                let proposal = Proposal { draft: it.factor.is_multiple_of(5), ..Proposal::default() };
                 self.change(&author, it, Some(proposal)).await
             }
             9..=11 => {
-                let factor = if it.factor % 4 == 0 { it.factor } else { 0 };
+                let factor = if it.factor.is_multiple_of(4) { it.factor } else { 0 };
                 let approver = self.human(pick(&["approver", "approver-2", "both"], it.who), factor);
                 let outcome = self.step(&approver, &Try { b: it.b | 8, ..*it }).await;
                 return Some((approver, outcome));
             }
             12 => self.step(&author, it).await,
             13..=14 => {
-                let applier = if it.who % 2 == 0 { self.human("manager", it.factor & 4) } else { author };
+                let applier = if it.who.is_multiple_of(2) { self.human("manager", it.factor & 4) } else { author };
                 let id = self.request(it.a);
                 let outcome = self.server.service.apply_request(&applier, "default", &id, None).await;
                 return Some((applier, outcome));
@@ -80,12 +80,12 @@ impl<'a> Worker<'a> {
             16 => self.edit(&author, it).await,
             17..=19 => self.forge(&author, it).await,
             20..=21 => {
-                let author = if it.b % 4 == 0 { self.human("admin", it.factor) } else { author };
+                let author = if it.b.is_multiple_of(4) { self.human("admin", it.factor) } else { author };
                 let outcome = self.directory(&author, it).await;
                 return Some((author, outcome));
             }
             22 => {
-                let author = if it.b % 2 == 0 { self.human("manager", it.factor) } else { author };
+                let author = if it.b.is_multiple_of(2) { self.human("manager", it.factor) } else { author };
                 let outcome = self.freeze(&author, it).await;
                 return Some((author, outcome));
             }
@@ -109,7 +109,7 @@ impl<'a> Worker<'a> {
             16 => self.scoped(self.server.agent(), it.factor),
             17 => self.scoped(self.server.service_account(&["read", "edit", "delete", "request"], &[]), it.factor),
             18 => Author::of("key-1", "origin-1", PrincipalKind::Application),
-            19 if it.factor % 2 == 0 => Author::system(),
+            19 if it.factor.is_multiple_of(2) => Author::system(),
             19 => self.scoped(self.server.agent(), 0),
             human => self.human(pick(&HUMANS, human), it.factor),
         }
@@ -140,7 +140,7 @@ impl<'a> Worker<'a> {
     fn request(&self, by: u8) -> String {
         let world = self.server.service.world();
         let open = |id: &&String| world.projects["default"].requests.get(*id).is_some_and(|it| it.state.is_open());
-        if let Some(id) = self.requests.iter().rev().find(open).filter(|_| by % 4 != 0) {
+        if let Some(id) = self.requests.iter().rev().find(open).filter(|_| !by.is_multiple_of(4)) {
             return id.clone();
         }
         let from_last = usize::from(by % 8).min(usize::from(by % 3));
@@ -149,7 +149,7 @@ impl<'a> Worker<'a> {
     }
 
     fn instruction(&self, by: u8, more: u8) -> Value {
-        let flag = if more % 3 == 0 { "idle" } else { "engine" };
+        let flag = if more.is_multiple_of(3) { "idle" } else { "engine" };
         let ai = u32::from(more) * 390;
         match by % 20 {
             0 | 1 => json!({"kind": "turnFlagOn", "flag": flag}),
@@ -159,10 +159,10 @@ impl<'a> Worker<'a> {
                 json!({"kind": "setRollout", "flag": flag, "weights": {"ai": ai, "baseline": 100_000 - ai}})
             }
             7 => {
-                json!({"kind": "setFallthrough", "flag": flag, "serve": {"variation": if more % 2 == 0 { "ai" } else { "baseline" }}})
+                json!({"kind": "setFallthrough", "flag": flag, "serve": {"variation": if more.is_multiple_of(2) { "ai" } else { "baseline" }}})
             }
             8 => {
-                json!({"kind": "setOffVariation", "flag": flag, "variation": if more % 2 == 0 { "ai" } else { "baseline" }})
+                json!({"kind": "setOffVariation", "flag": flag, "variation": if more.is_multiple_of(2) { "ai" } else { "baseline" }})
             }
             9 => json!({"kind": "updateFlag", "flag": flag, "name": format!("Name {more}")}),
             10 => json!({"kind": "updateVariation", "flag": flag, "variation": "ai", "value": format!("value {more}")}),
@@ -176,13 +176,13 @@ impl<'a> Worker<'a> {
             18 => {
                 json!({"kind": "createEnvironment", "key": format!("more-{}", more % 2), "tier": ENVIRONMENTS[usize::from(more % 4)]})
             }
-            _ => json!({"kind": "setClientSide", "flag": flag, "clientSide": more % 2 == 0}),
+            _ => json!({"kind": "setClientSide", "flag": flag, "clientSide": more.is_multiple_of(2)}),
         }
     }
 
     fn draft(&self, it: &Try) -> ChangeDraft {
         let mut instructions = vec![self.instruction(it.a, it.b)];
-        if it.b % 5 == 0 {
+        if it.b.is_multiple_of(5) {
             instructions.push(self.instruction(it.b, it.a));
         }
         // Mostly where it matters.
@@ -224,7 +224,7 @@ impl<'a> Worker<'a> {
 
     async fn edit(&self, author: &Author, it: &Try) -> Result<ChangeOutcome, ChangeError> {
         let instructions =
-            (it.b % 2 == 0).then(|| serde_json::from_value(json!([self.instruction(it.b, it.a)])).unwrap());
+            it.b.is_multiple_of(2).then(|| serde_json::from_value(json!([self.instruction(it.b, it.a)])).unwrap());
         let revision = RequestRevision { instructions, ..RequestRevision::default() };
         self.server.service.edit_request(author, "default", &self.request(it.a), revision).await
     }
@@ -235,11 +235,11 @@ impl<'a> Worker<'a> {
         let world = self.server.service.world();
         let request = world.projects["default"].requests.get(&id).cloned();
         let hash = request.as_ref().map_or_else(|| "0".repeat(64), |request| request.content.hash.clone());
-        let by = if it.b % 2 == 0 { author.actor_id.clone() } else { "approver".to_owned() };
+        let by = if it.b.is_multiple_of(2) { author.actor_id.clone() } else { "approver".to_owned() };
         let content = Content {
             hash: hash.clone(),
             base_revision: world.revision,
-            environments: if it.b % 3 == 0 { Vec::new() } else { vec!["development".to_owned()] },
+            environments: if it.b.is_multiple_of(3) { Vec::new() } else { vec!["development".to_owned()] },
             flags: Vec::new(),
             summary: Vec::new(),
             risk: Risk { score: 0, level: RiskLevel::Low, reasons: Vec::new() },
@@ -262,7 +262,7 @@ impl<'a> Worker<'a> {
             },
         };
         let mut change = self.draft(it);
-        if it.b % 4 == 0 {
+        if it.b.is_multiple_of(4) {
             change.instructions.clear();
         }
         let step = Instruction::Request(Box::new(step));
@@ -271,7 +271,7 @@ impl<'a> Worker<'a> {
             3..=6 => change.instructions.push(step),
             _ => {}
         }
-        change.request = (it.a % 2 == 0).then_some(id);
+        change.request = it.a.is_multiple_of(2).then_some(id);
         self.server.service.submit(author, change).await
     }
 
@@ -304,7 +304,7 @@ impl<'a> Worker<'a> {
         let world = self.server.service.world();
         let standing = world.projects["default"].environments[environment].freezes.first().cloned();
         let instruction = match standing {
-            Some(freeze) if it.b % 3 == 0 => json!({"kind": "liftFreeze", "id": freeze.id}),
+            Some(freeze) if it.b.is_multiple_of(3) => json!({"kind": "liftFreeze", "id": freeze.id}),
             _ => {
                 let until = self.server.clock.now() + 30 * 60 * 1_000;
                 json!({"kind": "declareFreeze", "reason": "because", "until": until})
