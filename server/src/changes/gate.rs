@@ -13,6 +13,7 @@ use super::service::{Head, PlaceError};
 use super::{Author, ChangeDraft, ChangeError, ChangeService, Instruction, Problem, Refused, RequestEdit, describe};
 use crate::audit::{Event, EventKind};
 use crate::environments::Tier;
+use crate::identity::Credential;
 use crate::journal::ObjectId;
 use crate::policy::{self, Action, Decision, Explanation, Facts, PolicySet, PrincipalKind, Resource, Role};
 use crate::state::World;
@@ -132,8 +133,8 @@ impl ChangeService {
 
     pub(super) fn note_refusal(&self, author: &Author, change: &ChangeDraft, error: &ChangeError) {
         let (ChangeError::Refused(refused) | ChangeError::FactorNeeded(refused)) = error else { return };
-        // What cannot be a key may be anything, a misplaced credential too, and is not put on record.
-        let known = |key: &String| is_valid_key(key);
+        // What stands where a key should may be anything, a misplaced credential too, which is not put on record.
+        let known = |key: &String| is_valid_key(key) && key.parse::<Credential>().is_err();
         let event = Event {
             actor_id: Some(author.actor_id.clone()),
             project: Some(change.project.clone()).filter(known),
