@@ -414,9 +414,9 @@ impl Judging<'_> {
         if let Some(flag) = relabelled {
             // What counts as safe is read off these labels: who changes them may be on the way to calling a rollout a rollback.
             movement.direction = Direction::Widening;
-            movement
-                .reasons
-                .push(format!("{flag}: what counts as safe changes: its off variation, or who wrote a variation"));
+            movement.reasons.push(format!(
+                "{flag}: what counts as safe changes: its off variation, who wrote a variation, or who may see it"
+            ));
         }
         movement
     }
@@ -459,7 +459,8 @@ pub(crate) fn counted<'r>(world: &World, request: &'r ChangeRequest, now: u64) -
     request.valid_approvals().into_iter().filter(|approval| active(&approval.by)).collect()
 }
 
-/// Whether another variation is served while the flag is off, or one counts as a person's that did not.
+/// Whether another variation is served while the flag is off, one counts as a person's that did not, or browsers, which anybody
+/// can read, come to see it.
 fn is_relabelled(before: &Project, after: &Project, environment: &str, flag: &str) -> bool {
     let (Some(before), Some(after)) = (before.flags.get(flag), after.flags.get(flag)) else { return false };
     let off = |flag: &FlagState| flag.stored.environments.get(environment).map(|config| config.off_variation.clone());
@@ -468,7 +469,8 @@ fn is_relabelled(before: &Project, after: &Project, environment: &str, flag: &st
         let (human, ai) = (ProvenanceKind::Human, ProvenanceKind::Ai);
         new.is_some_and(|new| (new.is_by(human) && !old.is_by(human)) || (old.is_by(ai) && !new.is_by(ai)))
     });
-    off(before) != off(after) || freed
+    let shown = !before.stored.client_side && after.stored.client_side;
+    off(before) != off(after) || freed || shown
 }
 
 impl Judgement {

@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-
 use super::authorize::{self, Judgement, Judging, Verdict};
 use super::prepare::{Prepared, prepare};
 use super::reach::Reach;
