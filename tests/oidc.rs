@@ -1,5 +1,7 @@
 //! Signing in at a real OpenID provider, the npm package `oidc-provider`, from the command line.
 
+#![allow(clippy::print_stderr, reason = "a test that cannot run here says so plainly")]
+
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};

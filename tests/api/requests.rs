@@ -1,7 +1,8 @@
 //! Change requests, freezes and reviews, from the developer's change to the release manager's.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use guidon_server::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
 use crate::support::people::{Person, admin, person};
@@ -78,8 +79,7 @@ fn approve(client: &TestClient, request: &Value) -> Answer {
 }
 
 fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).expect("a time after 1970");
-    u64::try_from(since.as_millis()).expect("this age")
+    SystemClock.now_ms()
 }
 
 #[test]

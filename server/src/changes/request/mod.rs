@@ -1,6 +1,6 @@
 //! Change requests: a change that somebody else has to agree to before it is made.
 //!
-//! A pure state machine: [`RequestEdit`]s are journaled instructions, and [`apply`] is the one place that knows which state
+//! A pure state machine: [`RequestEdit`]s are journaled instructions, and `apply.rs` is the one place that knows which state
 //! they lead from and to.
 //!
 //! ```text
