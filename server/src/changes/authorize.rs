@@ -410,6 +410,12 @@ impl Judging<'_> {
             }
         }
         let mut movement = direction(before, after, environment, &flags, &segments, self.reach);
+        let content = self.instructions.iter().filter(|it| !matches!(it, Instruction::Request(_)));
+        if movement.direction == Direction::Still && content.clone().count() > 0 {
+            // The kill switch is one, also where the flag serves nobody anything else than while it is off.
+            let kills = content.clone().all(|it| matches!(it, Instruction::TurnFlagOff { .. }));
+            movement.direction = if kills { Direction::Lowering } else { Direction::Still };
+        }
         let relabelled = flags.iter().find(|key| is_relabelled(before, after, environment, key));
         if let Some(flag) = relabelled {
             // What counts as safe is read off these labels: who changes them may be on the way to calling a rollout a rollback.

@@ -313,7 +313,8 @@ impl ChangeService {
         }
         let repeated = self.is_repeat(author, idempotency.as_ref());
         if request.state != RequestState::Approved && !repeated {
-            let message = format!("the change request is {}; only an approved one is applied", request.state.as_str());
+            let message =
+                format!("the change request stands at \"{}\"; only an approved one is applied", request.state.as_str());
             return Err(vec![Problem::new("", "requestState", message)].into());
         }
         if let Some(schedule) = request.schedule.filter(|schedule| !schedule.is_open(now) && !repeated) {

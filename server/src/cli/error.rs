@@ -76,7 +76,11 @@ fn describe(problem: &Problem) -> String {
     };
     for error in problem.document.get("errors").and_then(Value::as_array).into_iter().flatten() {
         let field = |name| error.get(name).and_then(Value::as_str).unwrap_or_default();
-        message.push_str(&format!("\n  at {}: {}", field("pointer"), field("detail")));
+        let place = match field("pointer") {
+            "" => String::new(),
+            pointer => format!("at {pointer}: "),
+        };
+        message.push_str(&format!("\n  {place}{}", field("detail")));
     }
     message
 }

@@ -17,7 +17,7 @@ pub enum FreezeCommand {
         #[arg(long)]
         reason: String,
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
         /// When it begins; at once if left out
         #[arg(long, value_name = "TIME", value_parser = moment)]
@@ -31,7 +31,7 @@ pub enum FreezeCommand {
         /// Id of the freeze
         id: String,
         /// Environment
-        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "production")]
+        #[arg(long, short, env = "GUIDON_ENVIRONMENT", default_value = "development")]
         environment: String,
     },
     /// List freezes, those to come among them

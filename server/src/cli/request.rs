@@ -187,8 +187,12 @@ fn show(request: &Value, output: &Output) -> Result<(), CliError> {
     let comment = text(&request["comment"]);
     output.line(format!("{} ({})  {comment}", text(&request["id"]), text(&request["state"])).trim_end())?;
     let author = &request["author"];
-    let owner = author["owner"].as_str().map_or_else(String::new, |owner| format!(", owned by {owner}"));
-    let by = format!("{} ({}{owner})", text(&author["id"]), text(&author["kind"]));
+    let named = |id: &Value| request["names"][text(id)].as_str().map_or_else(|| text(id), str::to_owned);
+    let owner = match &author["owner"] {
+        Value::Null => String::new(),
+        owner => format!(", owned by {}", named(owner)),
+    };
+    let by = format!("{} ({}{owner})", named(&author["id"]), text(&author["kind"]));
     output.line(format!("  written by {by} at {}", short_time(&request["createdAt"])))?;
     if let Some(commit) = request["commit"].as_str() {
         output.line(format!("  ships {commit}"))?;
@@ -204,7 +208,7 @@ fn show(request: &Value, output: &Output) -> Result<(), CliError> {
     }
     output.line(format!("  approvals {} of {}", text(&request["validApprovals"]), text(&content["needed"])))?;
     for approval in request["approvals"].as_array().into_iter().flatten() {
-        output.line(format!("    {} at {}", text(&approval["by"]), short_time(&approval["at"])))?;
+        output.line(format!("    {} at {}", named(&approval["by"]), short_time(&approval["at"])))?;
     }
     output.line(format!("  read against revision {}", text(&content["baseRevision"])))?;
     output.line(format!("  hash {}", text(&content["hash"])))?;
@@ -217,7 +221,7 @@ fn show(request: &Value, output: &Output) -> Result<(), CliError> {
     }
     how_it_stands(request, output)?;
     for said in request["comments"].as_array().into_iter().flatten() {
-        output.line(format!("  {} {}: {}", short_time(&said["at"]), text(&said["by"]), text(&said["text"])))?;
+        output.line(format!("  {} {}: {}", short_time(&said["at"]), named(&said["by"]), text(&said["text"])))?;
     }
     Ok(())
 }

@@ -39,6 +39,12 @@ pub struct AuditDoor {
 }
 
 impl AuditDoor {
+    /// The name of a person or program, or that it was erased.
+    #[must_use]
+    pub fn person(&self, id: &str) -> String {
+        self.trail.people.person(id).name
+    }
+
     /// The door to `trail`.
     #[must_use]
     pub fn new(trail: Trail, key: CheckpointKey, clock: std::sync::Arc<dyn Clock>) -> Self {

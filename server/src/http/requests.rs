@@ -1,5 +1,6 @@
 //! `/api/v1/projects/{project}/requests`: changes that others have to agree to.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -20,7 +21,7 @@ use crate::changes::request::{RequestState, Schedule};
 use crate::changes::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, ChangeRequest, Proposal, RequestEdit, RequestRevision, describe,
 };
-use crate::policy::Action;
+use crate::policy::{Action, PrincipalKind};
 use crate::state::Project;
 
 /// The operations, for the API's description.
@@ -194,6 +195,17 @@ fn is_visible(project: &Project, request: &ChangeRequest, sight: &Sight) -> bool
     }
 }
 
+/// The names of the people and programs that a request speaks of, by id. AI agents do not learn who works here.
+fn names_of(api: &Api, request: &ChangeRequest) -> Value {
+    let mut ids: BTreeSet<&str> = request.author.owner.iter().map(String::as_str).collect();
+    ids.insert(&request.author.id);
+    ids.extend(request.approvals.iter().map(|approval| &*approval.by));
+    ids.extend(request.comments.iter().map(|comment| &*comment.by));
+    ids.extend(request.ended.iter().map(|ended| &*ended.by));
+    let named = ids.into_iter().map(|id| (id.to_owned(), api.audit_door.person(id).into()));
+    Value::Object(named.collect())
+}
+
 /// A request as callers read it.
 fn view(api: &Api, request: &ChangeRequest) -> Value {
     let mut shown = json!(request);
@@ -250,6 +262,9 @@ pub async fn show_request(
     let request = state.requests.get(&id).filter(|request| is_visible(&state, request, &sight));
     let request = request.cloned().ok_or_else(|| Problem::not_found("change request", &id))?;
     let mut shown = view(&api, &request);
+    if caller.author.kind != PrincipalKind::Agent {
+        shown["names"] = names_of(&api, &request);
+    }
     let blind = request.content.environments.iter().any(|of| api.is_blind(&caller.author, &project, of));
     if !blind && let Ok(body) = api.changes.request_body(&request).await {
         shown["instructions"] = json!(body.instructions);

@@ -12,7 +12,7 @@ pub(crate) enum Refusal {
     #[error("there is a change request of this id already")]
     Exists,
     /// It stands where the edit cannot be made.
-    #[error("the change request is {}: {}", .0.as_str(), remedy(*.0))]
+    #[error("the change request stands at \"{}\": {}", .0.as_str(), remedy(*.0))]
     State(RequestState),
     /// What it asks for is not what the edit speaks of.
     #[error("the change request was edited since: read it again and decide anew")]
