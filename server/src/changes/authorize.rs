@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::direction::{Movement, direction};
-use super::places::{Place, environment, places};
+use super::places::{Place, environment, installation, places};
 use super::reach::Reach;
 use super::request::{Approval, ChangeRequest, Content, Party, Risk};
 use super::risk::{EditKinds, RiskFacts, assess};
@@ -147,7 +147,12 @@ pub(crate) fn may_be_looked_at(
     policies: &PolicySet,
     now: u64,
 ) -> Result<(), Refused> {
+    let mut seen = BTreeSet::new();
     for place in places(world, project, environment, instructions) {
+        let flag = place.flag.clone().filter(|_| author.scope.is_some());
+        if !seen.insert((place.action, place.resource.environment.clone(), place.resource.tier, flag)) {
+            continue;
+        }
         let base = facts(world, author, place.action, &place.resource, place.flag.as_deref(), now);
         let attempts = [
             (Mode::Direct, Direction::Widening),
@@ -200,6 +205,11 @@ impl Judging<'_> {
     /// What is to become of the change.
     pub(crate) fn verdict(&self) -> Verdict {
         let places = self.places();
+        if places.is_empty() && !self.instructions.is_empty() {
+            // What is nowhere is allowed by nobody.
+            let place = Place { action: Action::CreateFlag, resource: installation(), flag: None };
+            return Verdict::Refused(Refused::of(&place, Vec::new(), self.policies));
+        }
         let mut grounds = self.grounds(&places);
         let (mut proposed, mut stepped) = (false, None);
         for place in &places {
@@ -239,7 +249,11 @@ impl Judging<'_> {
         let judgement = self.judgement();
         let environments: BTreeSet<&String> =
             judgement.environments.iter().chain(&request.content.environments).collect();
-        let approvals = counted(self.before, request, self.now);
+        let environments_of: Vec<&String> = environments.iter().copied().collect();
+        let approvals = counted(self.before, request, &environments_of, self.project, self.policies, self.now);
+        let of_flag = self.author.scope.as_ref().and_then(|scope| scope.flag.as_ref());
+        let in_scope = of_flag
+            .is_none_or(|flag| request.content.flags.iter().chain(&judgement.flags).all(|touched| touched == flag));
         let mut grounds = Grounds {
             environments: environments.iter().map(|key| (*key).clone()).collect(),
             policy_set: self.policies.hash().to_string(),
@@ -254,15 +268,17 @@ impl Judging<'_> {
         for key in environments {
             let place = Place { action: Action::ApplyRequest, resource: environment(project, key), flag: None };
             let movement = self.movement(key);
+            let base = self.facts(&place);
             let facts = Facts {
                 direction: movement.direction,
+                in_scope: base.in_scope && in_scope,
                 risk_score: judgement.risk.score,
                 risk_level: judgement.risk.level,
                 approvals: u32::try_from(approvals.len()).unwrap_or(u32::MAX),
                 approved_plan: true,
                 by_agent: request.author.kind == PrincipalKind::Agent,
                 own: request.author.is(&self.author.actor_id),
-                ..self.facts(&place)
+                ..base
             };
             let decision = self.ask(&place, facts.clone());
             if !decision.allowed {
@@ -299,6 +315,10 @@ impl Judging<'_> {
         if matches!(place.action.group(), Group::Edit | Group::Delete) {
             facts.direction = self.movement(&place.resource.environment).direction;
         }
+        if place.action == Action::TurnFlagOn {
+            // Turning on is never the way out of an emergency, whoever wrote what is served then.
+            facts.direction = Direction::Widening;
+        }
         facts.own = self.is_own();
         facts.approved_plan = self.author.kind == PrincipalKind::System;
         facts
@@ -324,7 +344,8 @@ impl Judging<'_> {
     }
 
     fn wrote(&self, party: &Party) -> bool {
-        party.is(&self.author.actor_id) || self.author.owner.as_deref() == Some(&*party.id)
+        // An AI agent's owner answers for what it wrote, and not the other way round.
+        party.is(&self.author.actor_id)
     }
 
     /// A change that a person makes in production at once.
@@ -421,7 +442,7 @@ impl Judging<'_> {
             // What counts as safe is read off these labels: who changes them may be on the way to calling a rollout a rollback.
             movement.direction = Direction::Widening;
             movement.reasons.push(format!(
-                "{flag}: what counts as safe changes: its off variation, who wrote a variation, or who may see it"
+                "{flag}: what counts as safe changes: its off variation, a variation's value or author, or who may see the flag"
             ));
         }
         movement
@@ -459,14 +480,33 @@ impl Judging<'_> {
     }
 }
 
-/// Approvals that still count at `now` (milliseconds since 1970): by people who were not shut out since.
-pub(crate) fn counted<'r>(world: &World, request: &'r ChangeRequest, now: u64) -> Vec<&'r Approval> {
+/// Approvals that still count at `now` (milliseconds since 1970): by people who were not shut out since, and who may still
+/// approve in each of these environments. Who is in which group only the provider knows: a role that some group has counts.
+pub(crate) fn counted<'r>(
+    world: &World,
+    request: &'r ChangeRequest,
+    environments: &[&String],
+    project: &str,
+    policies: &PolicySet,
+    now: u64,
+) -> Vec<&'r Approval> {
+    let Some(state) = world.projects.get(project) else { return Vec::new() };
+    let may_still = |id: &str| {
+        environments.iter().all(|key| {
+            let resource = environment(state, key);
+            let roles = world.directory.possible_roles(id, project, resource.tier);
+            let subject = Subject { id: id.to_owned(), kind: PrincipalKind::Human, roles, owner: None };
+            let facts = Facts { factor_fresh: true, in_scope: true, ..Facts::default() };
+            policies.decide(&Request { subject, action: Action::ApproveRequest, resource, facts }).allowed
+        })
+    };
     let active = |id: &str| world.directory.principals.get(id).is_some_and(|it| it.is_active(now));
-    request.valid_approvals().into_iter().filter(|approval| active(&approval.by)).collect()
+    let valid = request.valid_approvals().into_iter();
+    valid.filter(|approval| active(&approval.by) && may_still(&approval.by)).collect()
 }
 
-/// Whether another variation is served while the flag is off, one counts as a person's that did not, or browsers, which anybody
-/// can read, come to see it.
+/// Whether another variation is served while the flag is off, one counts as a person's that did not, one has another value, or
+/// browsers, which anybody can read, come to see the flag.
 fn is_relabelled(before: &Project, after: &Project, environment: &str, flag: &str) -> bool {
     let (Some(before), Some(after)) = (before.flags.get(flag), after.flags.get(flag)) else { return false };
     let off = |flag: &FlagState| flag.stored.environments.get(environment).map(|config| config.off_variation.clone());
@@ -476,7 +516,11 @@ fn is_relabelled(before: &Project, after: &Project, environment: &str, flag: &st
         new.is_some_and(|new| (new.is_by(human) && !old.is_by(human)) || (old.is_by(ai) && !new.is_by(ai)))
     });
     let shown = !before.stored.client_side && after.stored.client_side;
-    off(before) != off(after) || freed || shown
+    let edited = before.stored.variations.iter().any(|old| {
+        let new = after.stored.variation(&old.key);
+        new.is_some_and(|new| new.value != old.value)
+    });
+    off(before) != off(after) || freed || shown || edited
 }
 
 impl Judgement {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use guidon_sdk::model::{Provenance, ProvenanceKind};
+
 use super::authorize::{self, Judgement, Judging, Verdict};
 use super::prepare::{Prepared, prepare};
 use super::reach::Reach;
@@ -211,6 +213,7 @@ impl ChangeService {
         reach: &Reach,
     ) -> Result<(Prepared, Verdict), ChangeError> {
         check_request_edits(author, change)?;
+        check_provenance(author, change)?;
         let policies = self.policies_of(&head.world)?;
         let environment = change.environment.as_deref();
         authorize::may_be_looked_at(
@@ -249,6 +252,29 @@ impl ChangeService {
         };
         Ok((prepared, verdict))
     }
+}
+
+/// Refuses that an AI agent vouches for a person's having written something: who wrote it decides what counts as safe.
+fn check_provenance(author: &Author, change: &ChangeDraft) -> Result<(), ChangeError> {
+    if author.kind != PrincipalKind::Agent {
+        return Ok(());
+    }
+    let human = |provenance: Option<&Provenance>| provenance.is_some_and(|it| it.by == ProvenanceKind::Human);
+    let mut problems = Vec::new();
+    for (index, instruction) in change.instructions.iter().enumerate() {
+        let vouches = match instruction {
+            Instruction::CreateFlag { flag } => flag.variations.iter().any(|it| human(it.provenance.as_ref())),
+            Instruction::AddVariation { variation, .. } => human(variation.provenance.as_ref()),
+            Instruction::UpdateVariation { provenance, .. } => human(provenance.as_ref()),
+            _ => false,
+        };
+        if vouches {
+            let message = "an AI agent does not say that a person wrote a variation: leave its provenance out, and have a \
+                           person set it";
+            problems.push(Problem::new(format!("/instructions/{index}"), "notByAgents", message));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
 }
 
 /// Refuses steps of change requests that are not their author's own, or that stand where they would be taken for more than they

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use crate::changes::{Instruction, RequestEdit};
-use crate::environments::Tier;
+use crate::environments::{Audience, Tier};
 use crate::identity::directory::Scope;
 use crate::identity::{Directory, DirectoryEdit};
 use crate::policy::{Action, Resource};
@@ -49,6 +49,17 @@ pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instruct
         places.extend(resources.into_iter().map(|resource| Place { action, resource, flag: flag.clone() }));
     }
     places.dedup();
+    // What the same change creates is judged as what it becomes.
+    for place in &mut places {
+        let is_there = state.is_some_and(|state| state.environments.contains_key(&place.resource.environment));
+        let made = instructions.iter().find_map(|instruction| match instruction {
+            Instruction::CreateEnvironment { key, tier, .. } if *key == place.resource.environment => Some(*tier),
+            _ => None,
+        });
+        if let Some(tier) = made.filter(|_| !is_there) {
+            place.resource.tier = Some(tier);
+        }
+    }
     places
 }
 
@@ -81,7 +92,7 @@ fn in_project(project: &Project, named: Option<&str>, instruction: &Instruction)
         }
         other => match other.flag().and_then(|key| project.flags.get(key)) {
             Some(flag) => {
-                let live = live_in(project, flag);
+                let live = concerned(project, flag, other);
                 if live.is_empty() {
                     farthest(project).into_iter().collect()
                 } else {
@@ -93,7 +104,33 @@ fn in_project(project: &Project, named: Option<&str>, instruction: &Instruction)
     }
 }
 
-/// The environments that a flag-wide edit of the flag concerns.
+/// The environments that a flag-wide edit of the flag concerns: where it is live, where somebody has set how it is served, and
+/// where the edit changes what an application is served though the flag was never on.
+fn concerned(project: &Project, flag: &FlagState, instruction: &Instruction) -> BTreeSet<String> {
+    let mut concerned = live_in(project, flag);
+    let silent = flag.stored.default_environment();
+    let has_keys = |environment: &str, audience: Option<Audience>| {
+        project.sdk_keys.values().any(|key| {
+            let of = audience.is_none_or(|audience| key.audience == audience);
+            key.environment == environment && key.revoked_at.is_none() && of
+        })
+    };
+    for (key, config) in &flag.stored.environments {
+        let served = match instruction {
+            Instruction::UpdateVariation { variation, value, provenance, .. } => {
+                (value.is_some() || provenance.is_some()) && config.off_variation == *variation && has_keys(key, None)
+            }
+            Instruction::SetClientSide { client_side: true, .. } => has_keys(key, Some(Audience::Client)),
+            _ => false,
+        };
+        if served || silent.as_ref() != Some(config) {
+            concerned.insert(key.clone());
+        }
+    }
+    concerned
+}
+
+/// The environments where the flag is on, was ever on, or is required by a flag that is on.
 pub(crate) fn live_in(project: &Project, flag: &FlagState) -> BTreeSet<String> {
     let key = &flag.stored.key;
     let environments = project.environments.keys();

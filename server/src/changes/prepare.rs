@@ -210,6 +210,11 @@ fn shape(world: &World, change: &ChangeDraft) -> Vec<Problem> {
         let message = "the directory belongs to no project: edits of it make a change of their own";
         problems.push(Problem::new("/project", "notHere", message));
     }
+    let founds = |instruction: &Instruction| matches!(instruction, Instruction::CreateProject { .. });
+    if change.instructions.len() > 1 && change.instructions.iter().any(founds) {
+        let message = "a project is created by a change of its own; what is in it follows";
+        problems.push(Problem::new("/instructions", "notHere", message));
+    }
     let mut most = |pointer: &str, what: &str, found: usize, most: usize| {
         if found > most {
             problems.push(Problem::new(pointer, "tooMany", format!("{found} {what}, at most {most} are allowed")));

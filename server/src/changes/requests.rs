@@ -14,6 +14,7 @@ use super::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, ChangeService, IdempotencyKey, Instruction, Problem, Proposal,
     RequestEdit,
 };
+use crate::policy::PrincipalKind;
 use crate::state::World;
 
 /// A change of what a request asks for.
@@ -157,7 +158,11 @@ impl ChangeService {
     /// Approvals of a request that count now.
     #[must_use]
     pub fn counted_approvals(&self, request: &ChangeRequest) -> usize {
-        counted(&self.world(), request, self.clock.now_ms()).len()
+        let world = self.world();
+        let project = world.projects.iter().find(|(_, project)| project.requests.contains_key(&request.id));
+        let (Some((project, _)), Ok(policies)) = (project, self.policies_of(&world)) else { return 0 };
+        let environments: Vec<&String> = request.content.environments.iter().collect();
+        counted(&world, request, &environments, project, &policies, self.clock.now_ms()).len()
     }
 
     /// Whether what a request asks for could still be made of the present state: it says nothing of who may.
@@ -274,7 +279,11 @@ impl ChangeService {
             proposal: Some(Proposal::default()),
             ..ChangeDraft::default()
         };
-        let Proposed { judgement, base_revision, summary } = self.judge(author, &change).await?;
+        let Proposed { mut judgement, base_revision, summary } = self.judge(author, &change).await?;
+        if request.author.kind == PrincipalKind::Agent {
+            // Whoever edits it, an AI agent wrote it: a person has to agree.
+            judgement.needed = judgement.needed.max(1);
+        }
         let hash = self.keep(project, request.environment.as_deref(), base_revision, instructions).await?;
         let content = judgement.content(hash, base_revision, summary);
         let edit = RequestEdit::EditRequest { id: id.to_owned(), comment, content, schedule };

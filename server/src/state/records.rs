@@ -196,6 +196,7 @@ pub(super) fn load(stored: &Stored, keys: &dyn KeySetSource) -> Result<World, St
             _ => return Err(unknown(name)),
         }
     }
+    world.directory.note_claimed();
     for (key, project) in projects {
         for sdk_key in project.sdk_keys.values().filter(|sdk_key| sdk_key.revoked_at.is_none()) {
             world.credentials.insert(sdk_key.hash.clone(), (key.to_owned(), sdk_key.id.clone()));
@@ -248,7 +249,7 @@ fn load_of_directory(directory: &mut Directory, kind: &str, id: &str, name: &str
     let id = id.to_owned();
     match kind {
         "principal" => drop(directory.principals.insert(id, Arc::new(read(name, value)?))),
-        "role-binding" => drop(directory.bindings.insert(id, Arc::new(read(name, value)?))),
+        "role-binding" => directory.bind(read(name, value)?),
         "token" => {
             let token: Token = read(name, value)?;
             if token.revoked_at.is_none() {

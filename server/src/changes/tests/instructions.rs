@@ -189,7 +189,6 @@ async fn each_refuses_what_cannot_be_and_says_where() {
     let clause = json!([{"attribute": "a", "op": "exists"}]);
     let rollout = |ai: u32, baseline: u32| json!({"rollout": {"weights": {"ai": ai, "baseline": baseline}}});
     let cases = [
-        (json!({"kind": "createProject"}), vec![("", "projectExists")]),
         (json!({"kind": "createEnvironment", "key": "Bad Key", "tier": "testing"}), vec![("/key", "badKey")]),
         (
             json!({"kind": "createEnvironment", "key": "staging", "tier": "testing"}),
@@ -343,6 +342,10 @@ async fn each_refuses_what_cannot_be_and_says_where() {
             vec![("", "keysInBrowser"), ("", "prerequisiteNotClientSide")],
         ),
     ];
+    let alone = server.submit(json!([{"kind": "createProject"}])).await.unwrap_err().to_string();
+    assert!(alone.contains("there is a project of this key already"), "{alone}");
+    let beside = server.submit(json!([{"kind": "createProject"}, {"kind": "turnFlagOn", "flag": "gate"}])).await;
+    assert!(beside.unwrap_err().to_string().contains("by a change of its own"));
     for (instruction, expected) in cases {
         let first = json!({"kind": "turnFlagOn", "flag": "gate"});
         let refused = server.submit(json!([first, instruction])).await;

@@ -15,10 +15,12 @@ pub(crate) fn apply(directory: &mut Directory, edit: &DirectoryEdit, at: u64) ->
             }
             let (principal, group, project, tiers) = (principal.clone(), group.clone(), project.clone(), tiers.clone());
             let made = RoleBinding { id: id.clone(), principal, group, role: *role, project, tiers, created_at: at };
-            directory.bindings.insert(id.clone(), Arc::new(made));
+            directory.bind(made);
+            directory.note_claimed();
         }
         DirectoryEdit::RevokeRole { id } => {
-            directory.bindings.remove(id).ok_or_else(|| unknown("role binding", id))?;
+            directory.unbind(id).ok_or_else(|| unknown("role binding", id))?;
+            directory.note_claimed();
         }
         DirectoryEdit::TrustIssuer { id, issuer, audience, claims, principal, scope, lifetime_s } => {
             if directory.issuers.contains_key(id) {
@@ -119,6 +121,7 @@ fn edit_principal(directory: &mut Directory, edit: &DirectoryEdit, at: u64) -> R
         _ => {}
     }
     directory.principals.insert(id.clone(), Arc::new(edited));
+    directory.note_claimed();
     Ok(())
 }
 

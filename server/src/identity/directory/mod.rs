@@ -11,7 +11,7 @@ mod scope;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use imbl::OrdMap;
+use imbl::{OrdMap, OrdSet};
 use serde::{Deserialize, Serialize};
 
 pub(crate) use apply::apply;
@@ -37,6 +37,17 @@ pub struct Directory {
     pub issuers: OrdMap<String, Arc<TrustedIssuer>>,
     /// The operator's policy files, by name.
     pub policies: OrdMap<String, Arc<PolicyFile>>,
+    /// Ids of the bindings of each principal and each group: what a decision looks at, however many there are.
+    holders: OrdMap<Holder, OrdSet<String>>,
+    /// Whether somebody can administer the whole installation.
+    claimed: bool,
+}
+
+/// Who has a binding.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Holder {
+    Principal(String),
+    Group(String),
 }
 
 /// A person, a service account or an AI agent.
@@ -220,17 +231,37 @@ impl RoleBinding {
     }
 }
 
+impl Holder {
+    fn of(binding: &RoleBinding) -> Self {
+        match (&binding.principal, &binding.group) {
+            (Some(principal), _) => Self::Principal(principal.clone()),
+            (None, group) => Self::Group(group.clone().unwrap_or_default()),
+        }
+    }
+
+    fn group(&self) -> Option<&str> {
+        match self {
+            Self::Group(group) => Some(group),
+            Self::Principal(_) => None,
+        }
+    }
+}
+
 impl Directory {
     /// The roles that a principal, who is in these groups, has in a project (empty: the installation) and a tier (`None`: the
     /// project as a whole).
     #[must_use]
     pub fn roles(&self, principal: &str, groups: &[String], project: &str, tier: Option<Tier>) -> BTreeSet<Role> {
-        let given = self.bindings.values().filter(|binding| {
-            let direct = binding.principal.as_deref() == Some(principal);
-            let grouped = binding.group.as_ref().is_some_and(|group| groups.contains(group));
-            (direct || grouped) && binding.holds(project, tier)
-        });
+        let given = self.bindings_of(principal, groups).filter(|binding| binding.holds(project, tier));
         given.map(|binding| binding.role).collect()
+    }
+
+    /// The roles that a principal may have in a project and a tier: those of every group among them, since nobody but the
+    /// provider knows who is in which.
+    #[must_use]
+    pub fn possible_roles(&self, principal: &str, project: &str, tier: Option<Tier>) -> BTreeSet<Role> {
+        let groups: Vec<String> = self.holders.keys().filter_map(Holder::group).map(str::to_owned).collect();
+        self.roles(principal, &groups, project, tier)
     }
 
     /// All roles that a principal has anywhere.
@@ -245,16 +276,44 @@ impl Directory {
         principal: &'a str,
         groups: &'a [String],
     ) -> impl Iterator<Item = &'a Arc<RoleBinding>> {
-        self.bindings.values().filter(move |binding| {
-            binding.principal.as_deref() == Some(principal)
-                || binding.group.as_ref().is_some_and(|group| groups.contains(group))
-        })
+        let holders = std::iter::once(Holder::Principal(principal.to_owned()))
+            .chain(groups.iter().map(|group| Holder::Group(group.clone())));
+        holders.filter_map(|holder| self.holders.get(&holder)).flatten().filter_map(|id| self.bindings.get(id))
+    }
+
+    /// Adds a binding.
+    pub(crate) fn bind(&mut self, binding: RoleBinding) {
+        let held = self.holders.entry(Holder::of(&binding)).or_default();
+        held.insert(binding.id.clone());
+        self.bindings.insert(binding.id.clone(), Arc::new(binding));
+    }
+
+    /// Removes a binding and answers it.
+    pub(crate) fn unbind(&mut self, id: &str) -> Option<Arc<RoleBinding>> {
+        let binding = self.bindings.remove(id)?;
+        let holder = Holder::of(&binding);
+        if let Some(mut held) = self.holders.remove(&holder) {
+            held.remove(id);
+            if !held.is_empty() {
+                self.holders.insert(holder, held);
+            }
+        }
+        Some(binding)
+    }
+
+    /// Finds out anew whether somebody can administer the installation: after whatever may have changed that.
+    pub(crate) fn note_claimed(&mut self) {
+        self.claimed = self.find_claimed();
     }
 
     /// Whether somebody can administer the whole installation: a person who claimed the account, or a provider's group once
     /// anybody has signed in, as a group's name may be mistyped.
     #[must_use]
     pub fn is_claimed(&self) -> bool {
+        self.claimed
+    }
+
+    fn find_claimed(&self) -> bool {
         let anybody = self.principals.values().any(|principal| principal.claimed_at.is_some());
         self.bindings.values().any(|binding| {
             let everywhere = binding.project.is_none() && binding.tiers.is_empty();

@@ -114,7 +114,7 @@ impl Oracle {
                     Instruction::CreateEnvironment { tier, .. } => *tier,
                     _ => tier(actor.before, &environment).unwrap_or(Tier::Production),
                 };
-                let lowers = lowers(actor.before, after, &environment);
+                let lowers = kills(entry) || lowers(actor.before, after, &environment);
                 let frozen = is_frozen(actor.before, &environment, actor.now);
                 if frozen && matches!(kind, Kind::Edit | Kind::Delete) {
                     must(lowers, format!("{environment} is frozen"))?;
@@ -184,7 +184,7 @@ impl Oracle {
             if tier == Tier::Production && ai_share(after, environment) >= ai_share(actor.before, environment) + 0.5 {
                 must(level == RiskLevel::High, "half of all people get AI, and that is no high risk")?;
             }
-            let lowers = lowers(actor.before, after, environment);
+            let lowers = kills(entry) || lowers(actor.before, after, environment);
             must(lowers || !is_frozen(actor.before, environment, actor.now), format!("{environment} is frozen"))?;
             must(actor.may_apply(tier), format!("the table does not let them apply in {environment}"))?;
             must(actor.is_in_scope("applyRequest", Kind::Freeze, environment, None), "applied out of scope")?;
@@ -417,7 +417,12 @@ fn touched(world: &World, named: Option<&str>, instruction: &Instruction) -> Vec
     let flag = instruction.flag().and_then(|key| project.flags.get(key));
     let live: Vec<String> = flag.map_or_else(Vec::new, |flag| {
         let keys = project.environments.keys();
-        keys.filter(|key| flag.stored.environments[*key].on || flag.served.contains(*key)).cloned().collect()
+        // Where somebody has set how it is served, too: an edit changes what was prepared there.
+        let silent = flag.stored.default_environment();
+        let prepared = |key: &String| silent.as_ref() != Some(&flag.stored.environments[key]);
+        keys.filter(|key| flag.stored.environments[*key].on || flag.served.contains(*key) || prepared(key))
+            .cloned()
+            .collect()
     });
     if live.is_empty() { vec!["development".to_owned()] } else { live }
 }
@@ -458,6 +463,12 @@ fn ai_share(world: &World, environment: &str) -> f64 {
             .sum()
     });
     shares.fold(0.0, f64::max)
+}
+
+/// Whether all it does is to turn flags off: the kill switch may be thrown, whoever is moved by it.
+fn kills(entry: &Entry) -> bool {
+    let mut content = entry.instructions.iter().filter(|it| !matches!(it, Instruction::Request(_))).peekable();
+    content.peek().is_some() && content.all(|it| matches!(it, Instruction::TurnFlagOff { .. }))
 }
 
 /// Whether all who are moved in the environment get the off variation or one that a person wrote, and somebody is moved.
