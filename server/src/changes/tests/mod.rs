@@ -5,6 +5,7 @@ mod erase;
 mod faults;
 mod governed;
 mod governed_properties;
+mod governed_ways_around;
 mod instructions;
 pub(crate) mod people;
 mod properties;
