@@ -71,6 +71,7 @@ pub async fn exchange_token(
             return Err(problem);
         }
     };
+    let from = from.settle(&api).await?;
     sell(&api, &from, &trust).await
 }
 
