@@ -79,7 +79,7 @@ async fn identify(
         api.audit.record(Event::new(api.clock.now_ms(), EventKind::CredentialRefused, from.origin_id.clone()));
         Problem::new(Code::Unauthorized, detail)
     };
-    let cookie = session_cookie(headers);
+    let cookie = session_cookie(headers, api.cookie_name());
     let token = match (bearer(headers), &cookie) {
         (Some(token), _) => token.to_owned(),
         (None, Some(cookie)) => {
@@ -90,7 +90,14 @@ async fn identify(
     };
     let door = if bearer(headers).is_some() { Door::Cli } else { Door::Browser };
     match recognise(api, &from, &token, door) {
-        Recognised::Caller(caller) => Ok(*caller),
+        Recognised::Caller { mut caller, used } => {
+            let from = from.settle(api).await?;
+            caller.author.origin_id.clone_from(&from.origin_id);
+            if let Some(credential) = used {
+                note_use(api, &from, &credential, &caller.author, api.clock.now_ms());
+            }
+            Ok(*caller)
+        }
         Recognised::SdkKey => {
             Err(Problem::new(Code::Forbidden, "An SDK key opens /sdk/v1 only; the API takes a session or a token."))
         }
@@ -99,17 +106,23 @@ async fn identify(
 }
 
 enum Recognised {
-    Caller(Box<Caller>),
+    /// Somebody, and what of theirs was used, as uses are noted.
+    Caller {
+        caller: Box<Caller>,
+        used: Option<String>,
+    },
     SdkKey,
     Nobody,
 }
 
 fn recognise(api: &Api, from: &Visit, token: &str, door: Door) -> Recognised {
     let (hash, world, now) = (SecretHash::of(token), api.world(), api.clock.now_ms());
-    let found =
-        |author: Author, session: Option<SessionInfo>| Recognised::Caller(Box::new(Caller { author, session, hash }));
+    let found = |author: Author, session: Option<SessionInfo>, used: Option<&str>| {
+        let caller = Box::new(Caller { author, session, hash });
+        Recognised::Caller { caller, used: used.map(str::to_owned) }
+    };
     if door == Door::Cli && api.identity.is_operator(&hash) {
-        return found(Author::of(OPERATOR, &from.origin_id, PrincipalKind::Operator), None);
+        return found(Author::of(OPERATOR, &from.origin_id, PrincipalKind::Operator), None, None);
     }
     let place = Place { door, user_agent: &from.user_agent, address: from.address };
     let active = |id: &str| world.directory.principals.get(id).is_some_and(|principal| principal.is_active(now));
@@ -119,8 +132,8 @@ fn recognise(api: &Api, from: &Visit, token: &str, door: Door) -> Recognised {
             factor_at: session.factor_at,
             ..Author::of(&session.account, &from.origin_id, PrincipalKind::Human)
         };
-        note_use(api, from, &session.account, &author, now);
-        return found(author, Some(session));
+        let account = session.account.clone();
+        return found(author, Some(session), Some(&account));
     }
     let hex = hash.to_hex();
     if let Some((token, principal)) = world.directory.live_token(&hex, now)
@@ -132,8 +145,7 @@ fn recognise(api: &Api, from: &Visit, token: &str, door: Door) -> Recognised {
             credential: Some(token.id.clone()),
             ..Author::of(&principal.id, &from.origin_id, principal.kind)
         };
-        note_use(api, from, &token.id, &author, now);
-        return found(author, None);
+        return found(author, None, Some(&token.id));
     }
     if world.sdk_key(&hex).is_some() { Recognised::SdkKey } else { Recognised::Nobody }
 }
@@ -149,22 +161,38 @@ fn note_use(api: &Api, from: &Visit, credential: &str, author: &Author, now: u64
     }
 }
 
-/// Where a request comes from, with an id for it.
+impl Visit {
+    /// The same, on record: for those whose credential is known to be good.
+    ///
+    /// # Errors
+    ///
+    /// If a new place cannot be recorded.
+    pub async fn settle(self, api: &Api) -> Result<Self, Problem> {
+        let origin_id = api.identity.origin(self.address, self.door).await.map_err(Problem::internal)?;
+        Ok(Self { origin_id, ..self })
+    }
+}
+
+/// Where a request comes from, with an id for it: of that place if it is on record, else the one that all strangers have, until
+/// [`Visit::settle`].
 ///
 /// # Errors
 ///
-/// If a new place cannot be recorded.
+/// If the id of strangers cannot be recorded.
 pub async fn come_from(api: &Api, headers: &HeaderMap, address: Option<ClientAddress>) -> Result<Visit, Problem> {
     let ClientAddress(address) = address.ok_or_else(|| Problem::internal("a request came without an address"))?;
     let user_agent = headers.get(USER_AGENT).and_then(|agent| agent.to_str().ok()).unwrap_or_default().to_owned();
-    let door = if bearer(headers).is_none() && session_cookie(headers).is_some() {
+    let door = if bearer(headers).is_none() && session_cookie(headers, api.cookie_name()).is_some() {
         "browser"
     } else if user_agent.starts_with("guidon-cli/") {
         "cli"
     } else {
         "api"
     };
-    let origin_id = api.identity.origin(address, door).await.map_err(Problem::internal)?;
+    let origin_id = match api.identity.known_origin(address, door) {
+        Some(known) => known,
+        None => api.identity.stranger(door).await.map_err(Problem::internal)?,
+    };
     Ok(Visit { address, door, user_agent, origin_id })
 }
 
@@ -178,12 +206,13 @@ pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }
 
-/// The session of a browser's cookie.
+/// The session of a browser's cookie, which has the name that this server sets: under TLS a cookie of the plain name could be
+/// another's, whom plain HTTP or a neighbouring host let set it.
 #[must_use]
-pub fn session_cookie(headers: &HeaderMap) -> Option<String> {
+pub fn session_cookie(headers: &HeaderMap, set: &str) -> Option<String> {
     let values = headers.get_all(COOKIE).iter().filter_map(|value| value.to_str().ok());
     let mut pairs = values.flat_map(|value| value.split(';')).filter_map(|pair| pair.trim().split_once('='));
-    let found = pairs.find(|(name, value)| matches!(*name, SECURE_COOKIE | PLAIN_COOKIE) && !value.is_empty());
+    let found = pairs.find(|(name, value)| *name == set && !value.is_empty());
     found.map(|(_, value)| value.to_owned())
 }
 
@@ -226,6 +255,16 @@ mod tests {
     }
 
     #[test]
+    fn only_the_cookie_that_the_server_sets_is_a_session() {
+        let mut headers = HeaderMap::new();
+        headers.insert(COOKIE, HeaderValue::from_static("guidon=another; __Host-guidon=own"));
+        assert_eq!(session_cookie(&headers, SECURE_COOKIE).as_deref(), Some("own"));
+        assert_eq!(session_cookie(&headers, PLAIN_COOKIE).as_deref(), Some("another"));
+        headers.insert(COOKIE, HeaderValue::from_static("guidon=another"));
+        assert_eq!(session_cookie(&headers, SECURE_COOKIE), None);
+    }
+
+    #[test]
     fn a_cookie_changes_something_only_from_the_servers_own_pages() {
         let headers = |origin: Option<&'static str>| {
             let mut headers = HeaderMap::new();
@@ -234,7 +273,7 @@ mod tests {
             origin.map(|origin| headers.insert(ORIGIN, HeaderValue::from_static(origin)));
             headers
         };
-        assert_eq!(session_cookie(&headers(None)).as_deref(), Some("gdn_session_x"));
+        assert_eq!(session_cookie(&headers(None), SECURE_COOKIE).as_deref(), Some("gdn_session_x"));
         assert!(check_same_origin(&Method::GET, &headers(None)).is_ok());
         assert!(check_same_origin(&Method::POST, &headers(Some("https://flags.example.com"))).is_ok());
         for origin in [None, Some("https://evil.example"), Some("null"), Some("https://flags.example.com.evil.example")]

@@ -1,13 +1,16 @@
 //! `POST /api/v1/token-exchange`: a signed identity token of a trusted issuer buys a token that lives for minutes.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use axum::extract::State;
 use axum::response::Response;
 use axum::routing::post;
 use axum::{Extension, Router};
 use http::HeaderMap;
+use parking_lot::Mutex;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::Api;
@@ -21,6 +24,50 @@ use crate::changes::Author;
 use crate::identity::directory::TrustedIssuer;
 use crate::identity::oidc::{OidcError, claimed_issuer};
 use crate::identity::{Credential, CredentialKind, DirectoryEdit};
+
+/// Most identity tokens remembered that bought something, until they are over.
+const MAX_BOUGHT: usize = 100_000;
+/// How much longer than its `exp` a token is remembered, in milliseconds: clocks may differ.
+const SKEW_MS: u64 = 2 * 60 * 1_000;
+
+/// The identity tokens that bought a token: each buys one. A restart forgets them.
+#[derive(Debug, Default)]
+pub struct Bought(Mutex<HashMap<[u8; 32], u64>>);
+
+/// Why an identity token buys nothing now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Unsold {
+    /// It bought a token before.
+    Spent,
+    /// Too many that are not over yet have to be remembered.
+    Full,
+}
+
+impl Bought {
+    /// Remembers a token until `end`, unless it is remembered already.
+    fn spend(&self, token: &str, end: u64, now: u64, room: usize) -> Result<[u8; 32], Unsold> {
+        // What was signed: a signature can be written in more than one way.
+        let signed = token.rsplit_once('.').map_or(token, |(signed, _)| signed);
+        let hash = *blake3::hash(signed.as_bytes()).as_bytes();
+        let mut bought = self.0.lock();
+        if bought.get(&hash).is_some_and(|end| now < *end) {
+            return Err(Unsold::Spent);
+        }
+        if bought.len() >= room {
+            bought.retain(|_, end| now < *end);
+        }
+        if bought.len() >= room {
+            return Err(Unsold::Full);
+        }
+        bought.insert(hash, end);
+        Ok(hash)
+    }
+
+    /// Forgets a token that bought nothing after all.
+    fn give_back(&self, hash: &[u8; 32]) {
+        self.0.lock().remove(hash);
+    }
+}
 
 /// The operations, for the API's description.
 #[derive(utoipa::OpenApi)]
@@ -56,8 +103,9 @@ pub async fn exchange_token(
         Problem::new(Code::TooManyRequests, "Too many refused credentials came from this address.")
             .retry_after_s(seconds)
     })?;
-    let trust = match find(&api, issuer.as_deref(), &token).await {
-        Ok(trust) => trust,
+    let found = find(&api, issuer.as_deref(), &token).await;
+    let (trust, hash) = match found.and_then(|(trust, end)| Ok((trust, spend(&api, &token, end)?))) {
+        Ok(found) => found,
         Err(problem) => {
             if problem.code() == Code::Unauthorized {
                 // Whoever is over the limit hears so at the next request.
@@ -71,11 +119,40 @@ pub async fn exchange_token(
             return Err(problem);
         }
     };
-    sell(&api, &from, &trust).await
+    let from = from.settle(&api).await?;
+    let sold = sell(&api, &from, &trust).await;
+    if sold.is_err() {
+        api.bought.give_back(&hash);
+    }
+    sold
 }
 
-/// The one trust under which the identity token buys something.
-async fn find(api: &Api, issuer: Option<&str>, token: &str) -> Result<Arc<TrustedIssuer>, Problem> {
+/// Takes the identity token, which is good until `end`, as the price of one token.
+fn spend(api: &Api, token: &str, end: u64) -> Result<[u8; 32], Problem> {
+    api.bought.spend(token, end, api.clock.now_ms(), MAX_BOUGHT).map_err(|unsold| match unsold {
+        Unsold::Spent => {
+            let detail =
+                "This identity token has bought a token already, and buys one only; ask its issuer for a new one.";
+            Problem::new(Code::Unauthorized, detail)
+        }
+        Unsold::Full => {
+            let detail = "Too many identity tokens that are not over yet have bought a token; try again later.";
+            Problem::new(Code::Unavailable, detail).retry_after_s(60)
+        }
+    })
+}
+
+/// When an identity token is over, in milliseconds since 1970; never if its claims do not say.
+fn end_of(claims: &Map<String, Value>) -> u64 {
+    let exp = claims.get("exp");
+    let whole = exp.and_then(Value::as_u64);
+    // A fraction of a second rounds up; the cast saturates.
+    let seconds = whole.or_else(|| exp.and_then(Value::as_f64).map(|seconds| seconds.ceil() as u64));
+    seconds.unwrap_or(u64::MAX).saturating_mul(1_000).saturating_add(SKEW_MS)
+}
+
+/// The one trust under which the identity token buys something, and when that token is over.
+async fn find(api: &Api, issuer: Option<&str>, token: &str) -> Result<(Arc<TrustedIssuer>, u64), Problem> {
     let world = api.world();
     // Only an issuer that the installation trusts is ever asked for its keys, whatever the token says.
     let claimed = claimed_issuer(token).unwrap_or_default();
@@ -86,18 +163,18 @@ async fn find(api: &Api, issuer: Option<&str>, token: &str) -> Result<Arc<Truste
     for trust in candidates {
         // The keys are remembered: asking for each trust costs one look at the signature.
         match api.trusted_issuers.verify_for_exchange(token, &trust.issuer, &trust.audience).await {
-            Ok(claims) if fits(trust, &claims) => fitting.push(Arc::clone(trust)),
+            Ok(claims) if fits(trust, &claims) => fitting.push((Arc::clone(trust), end_of(&claims))),
             Ok(_) => {}
             Err(error) => refusal = Some(error),
         }
     }
     let now = api.clock.now_ms();
-    let active = |trust: &Arc<TrustedIssuer>| {
+    let active = |(trust, _): &(Arc<TrustedIssuer>, u64)| {
         world.directory.principals.get(&trust.principal).is_some_and(|principal| principal.is_active(now))
     };
     fitting.retain(active);
     match (fitting.as_slice(), refusal) {
-        ([trust], _) => Ok(Arc::clone(trust)),
+        ([(trust, end)], _) => Ok((Arc::clone(trust), *end)),
         ([], Some(error @ (OidcError::Unreachable { .. } | OidcError::BadAnswer { .. }))) => {
             tracing::warn!(%error, "an identity token could not be checked");
             Err(Problem::new(Code::Unavailable, "The issuer's keys cannot be read now; the server's log says why.")
@@ -112,7 +189,7 @@ async fn find(api: &Api, issuer: Option<&str>, token: &str) -> Result<Arc<Truste
             Err(Problem::new(Code::Unauthorized, detail))
         }
         (several, _) => {
-            let ids: Vec<&str> = several.iter().map(|trust| &*trust.id).collect();
+            let ids: Vec<&str> = several.iter().map(|(trust, _)| &*trust.id).collect();
             let detail = format!("several trusts take this token; name one: {}", ids.join(", "));
             Err(invalid(vec![Fault::new("/issuer", "ambiguous", detail)]))
         }
@@ -179,6 +256,23 @@ fn has(value: &Value, wanted: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_identity_token_buys_once_until_it_is_over() {
+        let bought = Bought::default();
+        let hash = bought.spend("head.claims.signature", 1_000, 0, 2).unwrap();
+        assert_eq!(bought.spend("head.claims.signature", 1_000, 999, 2), Err(Unsold::Spent));
+        assert_eq!(bought.spend("head.claims.another", 1_000, 999, 2), Err(Unsold::Spent), "the same, signed again");
+        bought.give_back(&hash);
+        bought.spend("head.claims.signature", 1_000, 999, 2).unwrap();
+        bought.spend("head.other.signature", 2_000, 999, 2).unwrap();
+        assert_eq!(bought.spend("head.third.signature", 2_000, 999, 2), Err(Unsold::Full));
+        bought.spend("head.third.signature", 2_000, 1_000, 2).unwrap();
+        let claims = |exp: Value| json!({"exp": exp}).as_object().cloned().unwrap();
+        assert_eq!(end_of(&claims(json!(10))), 10_000 + SKEW_MS);
+        assert_eq!(end_of(&claims(json!(10.5))), 11_000 + SKEW_MS);
+        assert_eq!(end_of(&Map::new()), u64::MAX);
+    }
 
     #[test]
     fn claims_fit_whole_or_by_their_beginning() {

@@ -113,6 +113,8 @@ pub struct ApiState {
     pub policy_checks: Arc<Semaphore>,
     /// Verifies identity tokens of the issuers that the installation trusts.
     pub trusted_issuers: TrustedIssuers,
+    /// Identity tokens that bought a token.
+    pub bought: exchange::Bought,
     /// Held by whoever changes an account both in the vault and in the journal.
     pub account_edits: Mutex<()>,
 }
@@ -143,6 +145,7 @@ impl Api {
             refusals: RateLimit::new(parts.limits.max_refusals_per_second),
             policy_checks: Arc::new(Semaphore::new(1)),
             trusted_issuers: TrustedIssuers::new(Arc::clone(&parts.clock)),
+            bought: exchange::Bought::default(),
             account_edits: Mutex::default(),
             parts,
         }))

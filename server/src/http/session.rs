@@ -119,8 +119,8 @@ impl Stranger {
     }
 
     /// The same as the identity module knows callers.
-    pub(super) fn caller(&self, door: Door) -> SignInCaller<'_> {
-        caller_of(&self.visit, door)
+    pub(super) fn caller<'a>(&'a self, api: &'a Api, door: Door) -> SignInCaller<'a> {
+        caller_of(api, &self.visit, door)
     }
 
     /// Counts a refusal against the address.
@@ -134,9 +134,9 @@ impl Stranger {
     }
 }
 
-fn caller_of(visit: &Visit, door: Door) -> SignInCaller<'_> {
+fn caller_of<'a>(api: &'a Api, visit: &'a Visit, door: Door) -> SignInCaller<'a> {
     let place = Place { door, user_agent: &visit.user_agent, address: visit.address };
-    SignInCaller { place, origin_id: &visit.origin_id }
+    SignInCaller { place, origin_id: &visit.origin_id, record: Some((&api.identity, visit.door)) }
 }
 
 /// Signs a person in with name, password and a one-time code or a recovery code. The answer holds the session's credential, or
@@ -159,7 +159,7 @@ pub async fn create_session(
     }
     let attempt = Attempt { name: &name.0, password: &password.0, code: &code.0 };
     let admits = |account: &str| api.may_sign_in(account);
-    let signed_in = api.sign_in.sign_in(attempt, stranger.caller(transport.door()), &admits).await;
+    let signed_in = api.sign_in.sign_in(attempt, stranger.caller(&api, transport.door()), &admits).await;
     let signed_in = signed_in.map_err(|error| stranger.refused(&api, error))?;
     claim::record(&api, &signed_in.session.account).await?;
     api.signed_in(signed_in, transport)
@@ -211,7 +211,7 @@ pub async fn end_session(
 ) -> Result<Response, Problem> {
     let session = session_of(&caller)?;
     let visit = come_from(&api, &headers, Some(address)).await?;
-    let ended = api.sign_in.sign_out(&caller.hash, caller_of(&visit, session.door)).await?;
+    let ended = api.sign_in.sign_out(&caller.hash, caller_of(&api, &visit, session.door)).await?;
     let mut response = Json(json!({"ended": ended})).into_response();
     if session.door == Door::Browser {
         response.headers_mut().append(SET_COOKIE, api.cookie("", 0)?);
@@ -234,7 +234,7 @@ pub async fn prove_factor(
     let Proof { code } = body.read()?;
     let session = session_of(&caller)?;
     let visit = come_from(&api, &headers, Some(address)).await?;
-    let proven = api.sign_in.prove_factor(&caller.hash, &code.0, caller_of(&visit, session.door)).await;
+    let proven = api.sign_in.prove_factor(&caller.hash, &code.0, caller_of(&api, &visit, session.door)).await;
     Ok(Json(view(&proven?)))
 }
 
@@ -286,10 +286,16 @@ impl Api {
         Ok(response)
     }
 
+    /// Name of the cookie that this server sets: the only one it takes a session from.
+    pub(super) fn cookie_name(&self) -> &'static str {
+        let secure = self.network.tls_cert.is_some() || !self.network.behind_proxy.is_empty();
+        if secure { SECURE_COOKIE } else { PLAIN_COOKIE }
+    }
+
     /// The header that sets a browser's session.
     fn cookie(&self, value: &str, life_s: u64) -> Result<HeaderValue, Problem> {
-        let secure = self.network.tls_cert.is_some() || !self.network.behind_proxy.is_empty();
-        let (name, flag) = if secure { (SECURE_COOKIE, "; Secure") } else { (PLAIN_COOKIE, "") };
+        let name = self.cookie_name();
+        let flag = if name == SECURE_COOKIE { "; Secure" } else { "" };
         let text = format!("{name}={value}; Path=/; HttpOnly{flag}; SameSite=Strict; Max-Age={life_s}");
         let mut header = HeaderValue::from_str(&text).map_err(Problem::internal)?;
         header.set_sensitive(true);

@@ -30,7 +30,7 @@ pub struct Identity {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Origin {
-    /// Address of the client; empty where it is one of too many.
+    /// Address of the client; empty where it is one of too many, or a stranger's.
     pub address: String,
     /// `api`, `cli`, `dashboard`, …
     pub door: String,
@@ -123,7 +123,25 @@ impl Identity {
         Credential::derive(kind, &self.secret, context)
     }
 
-    /// The id that stands for `address` and `door`, recorded in the vault when it is seen first.
+    /// The id that stands for `address` and `door`, if it is on record. Nothing is recorded.
+    #[must_use]
+    pub fn known_origin(&self, address: IpAddr, door: &str) -> Option<String> {
+        let origin = Origin { address: address.to_string(), door: door.to_owned() };
+        self.origins.lock().get(&origin).cloned()
+    }
+
+    /// The id that stands for everybody who comes by `door` without a credential that is known to be good, from wherever:
+    /// strangers could come from any number of places, and would leave no room on record for those who belong here.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be recorded, which happens once for each door.
+    pub async fn stranger(&self, door: &str) -> Result<String, VaultError> {
+        self.origin_id(Origin { address: String::new(), door: door.to_owned() }).await
+    }
+
+    /// The id that stands for `address` and `door`, recorded in the vault when it is seen first: for those whose credential is
+    /// known to be good.
     ///
     /// # Errors
     ///
@@ -147,6 +165,12 @@ impl Identity {
         self.vault.put(Kind::Origin, &id, json(&origin)).await?;
         self.origins.lock().insert(origin, id.clone());
         Ok(id)
+    }
+}
+
+impl std::fmt::Debug for Identity {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.debug_struct("Identity").finish_non_exhaustive()
     }
 }
 
@@ -235,5 +259,22 @@ mod tests {
         assert!(!first.contains("192"));
         let (reopened, _) = Identity::open(vault, None, [1; 32]).await.unwrap();
         assert_eq!(reopened.origin(address, "api").await.unwrap(), first);
+    }
+
+    #[tokio::test]
+    async fn strangers_share_an_origin_and_leave_room() {
+        let vault: Arc<dyn Vault> = Arc::new(MemoryVault::new());
+        let (identity, _) = Identity::open(Arc::clone(&vault), None, [1; 32]).await.unwrap();
+        let address = "192.0.2.7".parse().unwrap();
+        let before = vault.list(Kind::Origin).len();
+        assert_eq!(identity.known_origin(address, "api"), None);
+        let stranger = identity.stranger("api").await.unwrap();
+        assert_eq!(identity.stranger("api").await.unwrap(), stranger);
+        assert_ne!(identity.stranger("cli").await.unwrap(), stranger);
+        assert_eq!(identity.known_origin(address, "api"), None);
+        assert_eq!(vault.list(Kind::Origin).len(), before + 2);
+        let exact = identity.origin(address, "api").await.unwrap();
+        assert_ne!(exact, stranger);
+        assert_eq!(identity.known_origin(address, "api"), Some(exact));
     }
 }

@@ -6,6 +6,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use super::Identity;
 use super::accounts::{AccountError, Accounts, Claimed, Proof, ProviderIdentity, Verified};
 use super::credential::{Credential, SecretHash};
 use super::oidc::Claims;
@@ -21,8 +22,21 @@ use crate::vault::VaultError;
 pub struct Caller<'a> {
     /// Door, program and address.
     pub place: Place<'a>,
-    /// The origin's id.
+    /// The origin's id, as far as it is known: a stranger's, unless the place is on record.
     pub origin_id: &'a str,
+    /// Where, and by which door, to put the place on record once somebody has shown who they are.
+    pub record: Option<(&'a Identity, &'a str)>,
+}
+
+impl Caller<'_> {
+    /// The id of the place, which is on record from now on. If it cannot be, nobody is turned away for that any more.
+    async fn settle(&self) -> String {
+        let Some((identity, door)) = self.record else { return self.origin_id.to_owned() };
+        identity.origin(self.place.address, door).await.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the place of a sign-in could not be recorded");
+            self.origin_id.to_owned()
+        })
+    }
 }
 
 /// What somebody signs in with.
@@ -242,6 +256,8 @@ impl SignIn {
         caller: Caller<'_>,
     ) -> Result<Claimed, AccountError> {
         let claimed = self.accounts.finish_claim(invitation, password, code, self.clock.now_ms()).await?;
+        let origin = caller.settle().await;
+        let caller = Caller { origin_id: &origin, ..caller };
         self.record(EventKind::AccountClaimed, Some(claimed.account.clone()), caller, "");
         Ok(claimed)
     }
@@ -281,6 +297,8 @@ impl SignIn {
             self.sessions.end(&credential.hash()).await?;
             return Err(SignInError::Refused);
         }
+        let origin = caller.settle().await;
+        let caller = Caller { origin_id: &origin, ..caller };
         let detail = proof.map_or("by provider", detail_of);
         self.record(EventKind::SignedIn, Some(verified.account.clone()), caller, detail);
         let recovery_codes_left = match proof {

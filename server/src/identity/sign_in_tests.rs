@@ -32,7 +32,7 @@ struct Bench {
 
 fn caller(address: &str) -> Caller<'static> {
     let place = Place { door: Door::Cli, user_agent: "guidon-cli", address: address.parse().unwrap() };
-    Caller { place, origin_id: "origin-1" }
+    Caller { place, origin_id: "origin-1", record: None }
 }
 
 fn here() -> Caller<'static> {

@@ -45,7 +45,8 @@ impl fmt::Display for Report {
     }
 }
 
-/// Checks `files` (texts by name) as [`PolicySet::with`] would, and looks for policies that cannot do what they seem to.
+/// Checks `files` (texts by name) as [`PolicySet::with`] would, and whether they lock everybody out; and looks for policies that
+/// cannot do what they seem to.
 #[must_use]
 pub fn check(files: &BTreeMap<String, String>) -> Report {
     let mut report = Report::default();
@@ -80,7 +81,10 @@ pub fn check(files: &BTreeMap<String, String>) -> Report {
         }
     }
     if report.passed() {
-        report.problems.extend(PolicySet::with(files).err().unwrap_or_default());
+        match PolicySet::with(files) {
+            Ok(set) => report.problems.extend(set.lockout(&[]).map(|lost| load::unusable(&lost))),
+            Err(problems) => report.problems.extend(problems),
+        }
     }
     report.warnings.sort();
     report.warnings.dedup();

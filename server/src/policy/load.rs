@@ -182,6 +182,11 @@ pub(super) fn read(source: Source<'_>) -> Result<Vec<Loaded>, Vec<PolicyProblem>
     if problems.is_empty() { Ok(loaded) } else { Err(problems) }
 }
 
+/// What is wrong with the files as a whole.
+pub(super) fn unusable(message: &str) -> PolicyProblem {
+    PolicyProblem { file: "policies".to_owned(), line: 1, column: 1, message: message.to_owned(), hint: None }
+}
+
 /// What the schema says against a file's policies: problems, and what it only doubts.
 pub(super) fn validate(
     vocabulary: &Vocabulary,

@@ -5,6 +5,7 @@ mod cache;
 mod check;
 mod explain;
 mod load;
+mod lockout;
 mod matrix;
 mod request;
 mod set;

@@ -63,7 +63,7 @@ impl PolicySet {
     /// If a file does not parse, or says what the schema does not know.
     pub fn with(operator_files: &BTreeMap<String, String>) -> Result<Self, Vec<PolicyProblem>> {
         let Some(vocabulary) = Vocabulary::get() else {
-            return Err(vec![unusable("the built-in schema cannot be read")]);
+            return Err(vec![load::unusable("the built-in schema cannot be read")]);
         };
         let mut hasher = blake3::Hasher::new();
         let (mut policies, mut problems) = (Vec::new(), Vec::new());
@@ -83,12 +83,12 @@ impl PolicySet {
             }
         }
         if policies.len() > MAX_POLICIES {
-            problems.push(unusable(&format!("there are {} policies, {MAX_POLICIES} at most", policies.len())));
+            problems.push(load::unusable(&format!("there are {} policies, {MAX_POLICIES} at most", policies.len())));
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let (index, groups) = group(vocabulary, &policies).map_err(|message| vec![unusable(&message)])?;
+        let (index, groups) = group(vocabulary, &policies).map_err(|message| vec![load::unusable(&message)])?;
         Ok(Self { hash: hasher.finalize(), policies, index, groups, authorizer: Authorizer::new() })
     }
 
@@ -209,10 +209,6 @@ impl Verdict {
 fn sources(operator_files: &BTreeMap<String, String>) -> impl Iterator<Item = Source<'_>> {
     let builtin = BUILTIN.iter().map(|(name, text)| Source { name, text, builtin: true });
     builtin.chain(operator_files.iter().map(|(name, text)| Source { name, text, builtin: false }))
-}
-
-fn unusable(message: &str) -> PolicyProblem {
-    PolicyProblem { file: "policies".to_owned(), line: 1, column: 1, message: message.to_owned(), hint: None }
 }
 
 fn slot(kind: PrincipalKind, action: Action) -> usize {

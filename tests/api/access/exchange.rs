@@ -40,7 +40,7 @@ impl Issuer {
     fn token(&self, changes: Value) -> String {
         let now = now_ms() / 1_000;
         let mut claims = json!({
-            "iss": self.url, "aud": "guidon", "sub": "job-7", "iat": now, "exp": now + 300,
+            "iss": self.url, "aud": "guidon", "sub": "job-7", "jti": rand::random::<u64>().to_string(), "iat": now, "exp": now + 300,
             "repository": "acme/shop", "ref": "refs/heads/main",
         });
         for (name, value) in changes.as_object().unwrap() {
@@ -113,12 +113,17 @@ fn an_identity_token_of_a_trusted_issuer_buys_a_short_lived_token() {
     assert!(admin.get("/api/v1/tokens?principal=ci").ok()["tokens"][0].get("hash").is_none());
 
     let token = issuer.token(json!({}));
+    exchange(&token).ok();
+    let twice = exchange(&token).problem();
+    assert!(twice["status"] == 401 && twice["detail"].as_str().unwrap().contains("already"), "{twice}");
+    let token = issuer.token(json!({}));
     let file = tempfile::NamedTempFile::new().unwrap();
     std::fs::write(file.path(), &token).unwrap();
     let quiet = guidon(&server, None, &["token", "exchange", "--quiet", "--file", file.path().to_str().unwrap()]);
     assert!(said(&quiet).starts_with("gdn_svc_"), "{}", said(&quiet));
 
     let again = admin.post("/api/v1/issuers", &trust).ok();
+    let token = issuer.token(json!({}));
     let several = exchange(&token).problem();
     assert!(several["errors"][0]["code"] == "ambiguous", "{several}");
     let named = json!({"token": token, "issuer": again["id"]});

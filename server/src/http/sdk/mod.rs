@@ -99,7 +99,12 @@ impl SdkDoor {
             return Err(Problem::internal("a request of an SDK came without an address"));
         };
         if !decision.allowed {
-            author.origin_id = self.identity.origin(address, SDK_ORIGIN).await.map_err(Problem::internal)?;
+            author.origin_id = match channel.audience {
+                // Everybody has the key: it says of nobody that they belong here.
+                Audience::Client => self.identity.stranger(SDK_ORIGIN).await,
+                Audience::Server => self.identity.origin(address, SDK_ORIGIN).await,
+            }
+            .map_err(Problem::internal)?;
             self.changes.authorize(&author, Action::Evaluate, &resource, None, &in_scope).map_err(|error| *error)?;
         }
         if channel.audience == Audience::Client {

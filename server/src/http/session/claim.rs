@@ -65,7 +65,7 @@ pub async fn finish_claim(
 ) -> Result<Json<Value>, Problem> {
     let FinishClaim { invitation, password, code } = body.read()?;
     let stranger = Stranger::at_the_door(&api, &headers, address).await?;
-    let caller = stranger.caller(Door::Cli);
+    let caller = stranger.caller(&api, Door::Cli);
     let claimed = api.sign_in.finish_claim(&invitation.0, &password.0, &code.0, caller).await;
     let claimed = claimed.map_err(|error| stranger.refused(&api, error))?;
     record(&api, &claimed.account).await?;

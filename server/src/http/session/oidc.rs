@@ -91,7 +91,7 @@ pub async fn finish_sign_in(
     })?;
     record(&api, &claims).await?;
     let admits = |account: &str| api.may_sign_in(account);
-    let caller = stranger.caller(transport.door());
+    let caller = stranger.caller(&api, transport.door());
     let signed_in = api.sign_in.sign_in_of_provider(&claims, caller, &admits).await;
     let signed_in = signed_in.map_err(|error| stranger.refused(&api, error))?;
     api.signed_in(signed_in, transport)

@@ -1,11 +1,13 @@
 //! Checks edits of the directory and fills in what the server decides.
 
+use std::collections::BTreeSet;
+
 use super::{
     Directory, DirectoryEdit, MAX_BINDINGS, MAX_EXCHANGED_LIFE_S, MAX_ISSUERS, MAX_POLICY_BYTES, MAX_POLICY_FILES,
     MAX_PRINCIPALS, MAX_TOKEN_LIFE_MS, MAX_TOKENS, Scope, apply,
 };
 use crate::changes::{Mint, Problem, limits, mint};
-use crate::policy::{PolicySet, PrincipalKind};
+use crate::policy::{PolicySet, PrincipalKind, Role};
 use crate::state::World;
 
 /// Longest that an AI agent may be let in without being looked at again: 90 days, in milliseconds.
@@ -169,6 +171,7 @@ fn keep_an_administrator(cx: &mut Filling<'_>, edit: &DirectoryEdit) {
         edit,
         DirectoryEdit::RevokeRole { .. }
             | DirectoryEdit::DisablePrincipal { .. }
+            | DirectoryEdit::ResetAccount { .. }
             | DirectoryEdit::ErasePrincipal { .. }
     );
     if !takes_away || !cx.directory.is_claimed() {
@@ -214,8 +217,9 @@ fn token(cx: &mut Filling<'_>, edit: &mut DirectoryEdit) {
             cx.end("/expiresAt", *expires_at, MAX_TOKEN_LIFE_MS);
             cx.hash(hash);
             *id = cx.id("token");
-            let live = cx.directory.token_hashes.len();
-            cx.most("", "tokens", live, MAX_TOKENS);
+            // Those that ended make room when this one is kept.
+            let live = cx.directory.tokens.values().filter(|token| token.is_live(cx.now)).count();
+            cx.most("", "live tokens", live, MAX_TOKENS);
         }
         DirectoryEdit::RotateToken { id, successor, hash, expires_at, deadline } => {
             let Some(old) = cx.directory.tokens.get(&*id).cloned() else {
@@ -286,7 +290,38 @@ fn policy(cx: &mut Filling<'_>, name: &str, text: &str) {
     }
     let mut texts = cx.directory.policy_texts();
     texts.insert(name.to_owned(), text.to_owned());
-    for problem in PolicySet::with(&texts).err().into_iter().flatten() {
-        cx.refuse("/text", "badPolicy", problem.to_string());
+    match PolicySet::with(&texts) {
+        Ok(set) => {
+            if let Some(lost) = set.lockout(&administrators(cx.directory)) {
+                let message = format!(
+                    "with this file {lost}, and nothing would bring that back; forbid less, say with `unless` or for a \
+                     narrower action"
+                );
+                cx.refuse("/text", "lockout", message);
+            }
+        }
+        Err(problems) => {
+            for problem in problems {
+                cx.refuse("/text", "badPolicy", problem.to_string());
+            }
+        }
     }
 }
+
+/// The people who administer the installation, with their roles there; none where a provider's group does, whose people are
+/// not known here.
+fn administrators(directory: &Directory) -> Vec<(String, BTreeSet<Role>)> {
+    let everywhere = directory.bindings.values().filter(|binding| binding.role == Role::Administrator);
+    let everywhere: Vec<_> = everywhere.filter(|binding| binding.holds("", None)).collect();
+    if everywhere.iter().any(|binding| binding.group.is_some()) {
+        return Vec::new();
+    }
+    let people = everywhere.iter().filter_map(|binding| directory.principals.get(binding.principal.as_ref()?));
+    let here =
+        people.filter(|known| known.claimed_at.is_some() && known.disabled_at.is_none() && known.erased_at.is_none());
+    here.map(|known| (known.id.clone(), directory.roles(&known.id, &[], "", None))).collect()
+}
+
+#[cfg(test)]
+#[path = "resolve_tests.rs"]
+mod tests;
