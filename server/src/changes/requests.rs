@@ -7,7 +7,8 @@ use super::gate::Proposed;
 use super::mint::hex;
 use super::prepare::prepare;
 use super::request::{
-    Body, ChangeRequest, DEFAULT_LIFE_MS, MAX_LIFE_MS, MAX_OPEN, MAX_TEXT_BYTES, RequestState, Schedule,
+    Body, ChangeRequest, DEFAULT_LIFE_MS, MAX_LIFE_MS, MAX_OPEN, MAX_OPEN_PER_AGENT, MAX_OPEN_PER_AUTHOR,
+    MAX_TEXT_BYTES, RequestState, Schedule,
 };
 use super::service::{Head, PlaceError};
 use super::{
@@ -39,7 +40,7 @@ impl ChangeService {
         proposed: Proposed,
     ) -> Result<ChangeOutcome, ChangeError> {
         let proposal = change.proposal.clone().unwrap_or_default();
-        let expires_at = self.check_proposal(&change, &proposal)?;
+        let expires_at = self.check_proposal(author, &change, &proposal)?;
         let Proposed { judgement, base_revision, summary } = proposed;
         let by_itself = judgement.applies_by_itself() && !proposal.draft && proposal.schedule.is_none();
         let hash =
@@ -52,7 +53,7 @@ impl ChangeService {
             comment: change.comment.clone(),
             commit: change.commit,
             draft: proposal.draft,
-            content: judgement.content(hash, base_revision, summary),
+            content: judgement.content(hash.clone(), base_revision, summary),
             schedule: proposal.schedule,
             expires_at,
         };
@@ -63,7 +64,9 @@ impl ChangeService {
             idempotency: change.idempotency,
             ..ChangeDraft::default()
         };
-        let opened = self.carry_out(author, opening).await?;
+        let opened = self.carry_out(author, opening).await;
+        self.forget_unless_used(&hash, &opened).await;
+        let opened = opened?;
         if !by_itself || opened.replayed {
             return Ok(opened);
         }
@@ -92,8 +95,8 @@ impl ChangeService {
         Ok(applied.map_or(outcome, |applied| ChangeOutcome { replayed: true, ..applied }))
     }
 
-    /// Checks what was asked of a request's time, and answers when it ends by itself.
-    fn check_proposal(&self, change: &ChangeDraft, proposal: &Proposal) -> Result<u64, ChangeError> {
+    /// Checks that there is room for a request, and what was asked of its time, and answers when it ends by itself.
+    fn check_proposal(&self, author: &Author, change: &ChangeDraft, proposal: &Proposal) -> Result<u64, ChangeError> {
         let now = self.clock.now_ms();
         let expires_at = proposal.expires_at.unwrap_or(now + DEFAULT_LIFE_MS);
         let mut problems = Vec::new();
@@ -106,11 +109,14 @@ impl ChangeService {
             problems.extend(check_schedule(schedule, now, "/request/schedule"));
         }
         let world = self.world();
-        let open = world
-            .projects
-            .get(&change.project)
-            .map_or(0, |project| project.requests.values().filter(|request| request.state.is_open()).count());
-        if open >= MAX_OPEN {
+        let open = world.projects.get(&change.project).into_iter().flat_map(|project| project.requests.values());
+        let open: Vec<_> = open.filter(|request| request.state.is_open()).collect();
+        let own = open.iter().filter(|request| request.author.id == author.actor_id).count();
+        let most = if author.kind == PrincipalKind::Agent { MAX_OPEN_PER_AGENT } else { MAX_OPEN_PER_AUTHOR };
+        if own >= most {
+            let message = format!("you have {most} open change requests in the project: apply or withdraw some");
+            problems.push(Problem::new("", "tooMany", message));
+        } else if open.len() >= MAX_OPEN {
             let message = format!("the project has {MAX_OPEN} open change requests: apply, reject or withdraw some");
             problems.push(Problem::new("", "tooMany", message));
         }
@@ -135,6 +141,23 @@ impl ChangeService {
         let (bytes, hash) = body.seal()?;
         self.requests.put(&hash, bytes).await?;
         Ok(hash)
+    }
+
+    /// Deletes what was stored for a step that was not made.
+    async fn forget_unless_used(&self, hash: &str, step: &Result<ChangeOutcome, ChangeError>) {
+        match step {
+            Ok(outcome) if !outcome.replayed => {}
+            // The step may turn out to be in the journal.
+            Err(ChangeError::Unavailable { .. }) => {}
+            Ok(_) | Err(_) => self.forget(hash).await,
+        }
+    }
+
+    /// Deletes what a request asks for, where nothing speaks of it any more.
+    async fn forget(&self, hash: &str) {
+        if let Err(error) = self.requests.remove(hash).await {
+            tracing::warn!(hash, %error, "what a change request asked for is left in the vault");
+        }
     }
 
     /// The request of this id, as it stands now.
@@ -209,7 +232,7 @@ impl ChangeService {
             // What these say of the risk, and of what is applied, only this module works out.
             return Err(vec![forged("", edit.kind())].into());
         }
-        self.step(author, project, edit.said_by(&author.actor_id), idempotency).await
+        self.step(author, project, edit.said_by(&author.actor_id), idempotency, false).await
     }
 
     async fn step(
@@ -218,6 +241,7 @@ impl ChangeService {
         project: &str,
         edit: RequestEdit,
         idempotency: Option<IdempotencyKey>,
+        dry_run: bool,
     ) -> Result<ChangeOutcome, ChangeError> {
         let text = match &edit {
             RequestEdit::CommentRequest { text, .. } => Some((text, "/text", true)),
@@ -240,6 +264,7 @@ impl ChangeService {
             project: project.to_owned(),
             instructions: vec![Instruction::Request(Box::new(edit))],
             idempotency,
+            dry_run,
             ..ChangeDraft::default()
         };
         self.carry_out(author, change).await
@@ -258,18 +283,28 @@ impl ChangeService {
         revision: RequestRevision,
     ) -> Result<ChangeOutcome, ChangeError> {
         let request = find(&self.world(), project, id)?;
-        let instructions = match revision.instructions {
-            Some(instructions) => instructions,
-            None => self.request_body(&request).await?.instructions,
-        };
         let schedule = revision.schedule.unwrap_or(request.schedule);
+        let comment = revision.comment.unwrap_or_else(|| request.comment.clone());
+        let edit = |content| {
+            let comment = comment.clone();
+            RequestEdit::EditRequest { id: id.to_owned(), comment, content, schedule }
+        };
+        // Asked first, with what it asks for already: nothing is read or stored for those who may not edit it.
+        let tried =
+            self.step(author, project, edit(request.content.clone()), revision.idempotency.clone(), true).await?;
+        if tried.replayed {
+            return Ok(tried);
+        }
         let now = self.clock.now_ms();
         let problems: Vec<Problem> =
             schedule.iter().filter_map(|schedule| check_schedule(schedule, now, "/schedule")).collect();
         if !problems.is_empty() {
             return Err(problems.into());
         }
-        let comment = revision.comment.unwrap_or_else(|| request.comment.clone());
+        let instructions = match revision.instructions {
+            Some(instructions) => instructions,
+            None => self.request_body(&request).await?.instructions,
+        };
         let change = ChangeDraft {
             project: project.to_owned(),
             environment: request.environment.clone(),
@@ -285,9 +320,13 @@ impl ChangeService {
             judgement.needed = judgement.needed.max(1);
         }
         let hash = self.keep(project, request.environment.as_deref(), base_revision, instructions).await?;
-        let content = judgement.content(hash, base_revision, summary);
-        let edit = RequestEdit::EditRequest { id: id.to_owned(), comment, content, schedule };
-        self.step(author, project, edit, revision.idempotency).await
+        let content = judgement.content(hash.clone(), base_revision, summary);
+        let edited = self.step(author, project, edit(content), revision.idempotency, false).await;
+        self.forget_unless_used(&hash, &edited).await;
+        if edited.as_ref().is_ok_and(|outcome| !outcome.replayed) {
+            self.forget(&request.content.hash).await;
+        }
+        edited
     }
 
     /// Makes what an approved request asks for, as one entry.

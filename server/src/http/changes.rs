@@ -1,5 +1,7 @@
 //! `POST /api/v1/projects/{project}/changes`: the one way to change anything.
 
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -8,12 +10,15 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::journal::is_in_sight;
 use super::parameters::Path;
 use super::problem::{Code, Fault, Problem};
 use super::write::{Write, invalid};
 use super::{Api, strict};
 use crate::changes::limits::MAX_INSTRUCTIONS;
 use crate::changes::{self, Author, ChangeDraft, ChangeError, ChangeOutcome, Instruction};
+use crate::journal::Entry;
+use crate::policy::Action;
 
 /// Says that an answer is the one to an earlier request with the same idempotency key.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -103,8 +108,38 @@ pub(super) async fn submit(api: &Api, write: Write, draft: ChangeDraft) -> Resul
 /// As [`submit`], for whoever `author` is.
 pub(super) async fn submit_by(api: &Api, author: Author, draft: ChangeDraft) -> Result<ChangeOutcome, Problem> {
     let changes = api.changes.clone();
+    let (by, of) = (author.clone(), draft.project.clone());
     let submitted = tokio::spawn(async move { changes.submit(&author, draft).await });
-    submitted.await.map_err(Problem::internal)?.map_err(Problem::from)
+    submitted.await.map_err(Problem::internal)?.map_err(|error| refusal(api, &by, &of, error))
+}
+
+/// What became of a change that was not made, as its author may know it: of the entries in its way whole those that they may
+/// read in the journal, of the others the revision.
+pub(super) fn refusal(api: &Api, author: &Author, project: &str, error: ChangeError) -> Problem {
+    let shown = match &error {
+        ChangeError::Conflict { entries, .. } => conflicts(api, author, project, entries, |entry| json!(entry)),
+        _ => return Problem::from(error),
+    };
+    Problem::from(error).with("entries", shown)
+}
+
+/// Entries that are in the way of a change: of those that its author may not read in the journal the revision alone.
+pub(super) fn conflicts(
+    api: &Api,
+    author: &Author,
+    project: &str,
+    entries: &[Arc<Entry>],
+    view: impl Fn(&Entry) -> Value,
+) -> Vec<Value> {
+    let sight = api.sight(author, project, Action::ReadJournal);
+    let world = api.world();
+    let in_sight = |entry: &Entry| world.project(project).is_some_and(|state| is_in_sight(entry, state, &sight));
+    entries.iter().map(|entry| if in_sight(entry) { view(entry) } else { only_named(entry) }).collect()
+}
+
+/// An entry as those know it who may not read it.
+fn only_named(entry: &Entry) -> Value {
+    json!({"revision": entry.revision})
 }
 
 /// What a change did, as callers read it; 202 where it had to become a change request and waits.
@@ -168,6 +203,7 @@ impl Problem {
     }
 }
 
+/// For those of whom it is not known what they may see; [`refusal`] tells more.
 impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let detail = error.to_string();
@@ -188,7 +224,7 @@ impl From<ChangeError> for Problem {
             ChangeError::Conflict { expected, revision, entries } => Self::new(Code::StaleRevision, detail)
                 .with("expectedRevision", expected)
                 .with("revision", revision)
-                .with("entries", entries.iter().map(|entry| json!(**entry)).collect::<Vec<_>>()),
+                .with("entries", entries.iter().map(|entry| only_named(entry)).collect::<Vec<_>>()),
             ChangeError::IdempotencyKeyReused { .. } => Self::new(Code::IdempotencyKeyReused, detail),
             ChangeError::DiskFull => Self::new(Code::DiskFull, detail),
             ChangeError::TooLarge { limit, .. } => Self::new(Code::BodyTooLarge, detail).with("limitBytes", limit),

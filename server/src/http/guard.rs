@@ -244,6 +244,19 @@ impl Api {
             .map_err(|error| Problem::from(*error))
     }
 
+    /// Lets on those who may see what is configured in an environment or do `action` in it: asked by a route that changes
+    /// something before an answer tells what is there and what is not.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::allow`].
+    pub fn may_hear(&self, author: &Author, action: Action, project: &str, environment: &str) -> Result<(), Problem> {
+        if self.sight(author, project, Action::ReadConfiguration).sees(environment) {
+            return Ok(());
+        }
+        self.allow(author, action, &self.place(project, environment), true)
+    }
+
     /// The environments of a project in which `author` may do `action`, without a note of the others in the audit trail.
     #[must_use]
     pub fn sight(&self, author: &Author, project: &str, action: Action) -> Sight {

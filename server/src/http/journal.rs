@@ -149,7 +149,7 @@ fn changes_environment(entry: &Entry, environment: &str) -> bool {
 }
 
 /// Whether the caller may see all the environments that an entry is about. One about what all of them share is shown.
-fn is_in_sight(entry: &Entry, project: &Project, sight: &Sight) -> bool {
+pub(super) fn is_in_sight(entry: &Entry, project: &Project, sight: &Sight) -> bool {
     sight.sees_all(&environments_of(entry, project))
 }
 

@@ -11,7 +11,7 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Value, json};
 
 use super::Api;
-use super::changes::{answer, answer_step, read_instructions, submit};
+use super::changes::{answer, answer_step, conflicts, read_instructions, refusal, submit};
 use super::guard::Sight;
 use super::page::{limit, page};
 use super::parameters::{Path, Query};
@@ -272,17 +272,18 @@ pub async fn show_request(
     if request.state.is_open() {
         shown["applies"] = match api.changes.check_request(&request).await {
             Ok(()) => json!({"now": true}),
-            Err(error) => obstacle(&error),
+            Err(error) => obstacle(&api, &caller.author, &project, &error),
         };
     }
     Ok(Json(shown))
 }
 
-/// Why what a request asks for could not be made now. Names entries and places, never what they hold.
-fn obstacle(error: &ChangeError) -> Value {
+/// Why what a request asks for could not be made now. Names entries and places, never what they hold; of entries that the
+/// caller may not read in the journal the revision alone.
+fn obstacle(api: &Api, caller: &Author, project: &str, error: &ChangeError) -> Value {
     match error {
         ChangeError::Conflict { entries, .. } => {
-            let entries = entries.iter().map(|entry| {
+            let entries = conflicts(api, caller, project, entries, |entry| {
                 let sentences = entry.instructions.iter().map(|it| describe(it, entry.environment.as_deref()));
                 json!({
                     "revision": entry.revision,
@@ -293,7 +294,7 @@ fn obstacle(error: &ChangeError) -> Value {
                 })
             });
             let detail = "What it would change was changed since it was read: rebase it.";
-            json!({"now": false, "detail": detail, "conflicts": entries.collect::<Vec<_>>()})
+            json!({"now": false, "detail": detail, "conflicts": entries})
         }
         ChangeError::Invalid { problems } | ChangeError::NotFound { problems } => {
             let faults: Vec<Fault> = problems.iter().cloned().map(Fault::from).collect();
@@ -331,7 +332,8 @@ pub async fn edit_request(
     let (changes, author) = (Arc::clone(&api.changes), write.author.clone());
     let (of, which) = (project.clone(), id.clone());
     let edited = tokio::spawn(async move { changes.edit_request(&author, &of, &which, revision).await });
-    let outcome = edited.await.map_err(Problem::internal)??;
+    let edited = edited.await.map_err(Problem::internal)?;
+    let outcome = edited.map_err(|error| refusal(&api, &write.author, &project, error))?;
     Ok(answer_of(&api, &write.author, &project, &id, outcome))
 }
 
@@ -423,8 +425,10 @@ pub async fn apply_request(
     read_nothing(&write)?;
     let changes = Arc::clone(&api.changes);
     let Write { author, idempotency, .. } = write;
+    let (by, of) = (author.clone(), project.clone());
     let applied = tokio::spawn(async move { changes.apply_request(&author, &project, &id, idempotency).await });
-    Ok(answer(applied.await.map_err(Problem::internal)??))
+    let applied = applied.await.map_err(Problem::internal)?;
+    applied.map(answer).map_err(|error| refusal(&api, &by, &of, error))
 }
 
 fn read_nothing(write: &Write) -> Result<(), Problem> {
@@ -440,7 +444,8 @@ pub(super) async fn act(api: &Api, write: &Write, project: &str, edit: RequestEd
     let (changes, author, idempotency) = (Arc::clone(&api.changes), write.author.clone(), write.idempotency.clone());
     let (of, id) = (project.to_owned(), edit.request().unwrap_or_default().to_owned());
     let acting = tokio::spawn(async move { changes.act_on_request(&author, &of, edit, idempotency).await });
-    let outcome = acting.await.map_err(Problem::internal)??;
+    let acted = acting.await.map_err(Problem::internal)?;
+    let outcome = acted.map_err(|error| refusal(api, &write.author, project, error))?;
     Ok(answer_of(api, &write.author, project, &id, outcome))
 }
 

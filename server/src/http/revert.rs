@@ -14,6 +14,7 @@ use super::problem::{Code, Fault, Problem};
 use super::write::{Write, invalid};
 use crate::changes::{ChangeDraft, Instruction};
 use crate::journal::{Entry, ObjectId};
+use crate::policy::Action;
 use crate::state::Project;
 
 /// Most entries that a revert of a whole environment looks back over.
@@ -49,6 +50,7 @@ pub async fn revert_environment(
     write: Write,
 ) -> Result<Response, Problem> {
     let body: RevertBody = write.body.read()?;
+    api.may_hear(&write.author, Action::RevertFlag, &project, &environment)?;
     let world = api.world();
     let state = api.project_with(&project, &environment)?;
     if body.to_revision >= world.revision {

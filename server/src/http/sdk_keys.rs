@@ -87,6 +87,7 @@ pub async fn create_sdk_key(
     write: Write,
 ) -> Result<Response, Problem> {
     let NewSdkKey { name, audience } = write.body.read()?;
+    api.may_hear(&write.author, Action::CreateSdkKey, &project, &environment)?;
     api.project_with(&project, &environment)?;
     let kind = credential_kind(audience);
     let credential = credential(&api, kind, &write);
@@ -201,6 +202,8 @@ pub async fn revoke_sdk_key(
     Path((project, environment, id)): Path<(String, String, String)>,
     write: Write,
 ) -> Result<Response, Problem> {
+    // Whoever may not revoke keys here learns nothing of which there are.
+    api.may_hear(&write.author, Action::RevokeSdkKey, &project, &environment)?;
     let state = api.project_with(&project, &environment)?;
     if state.sdk_keys.get(&id).is_none_or(|key| key.environment != environment) {
         return Err(Problem::not_found("SDK key", &id));

@@ -56,9 +56,8 @@ pub(crate) fn apply(
     match edit {
         RequestEdit::WithdrawRequest { by, reason, .. } if open => end(RequestState::Withdrawn, by, reason, None),
         RequestEdit::ExpireRequest { .. } if open => end(RequestState::Expired, "system", "its time is over", None),
-        RequestEdit::RejectRequest { by, reason, .. } if open && state != RequestState::Draft => {
-            end(RequestState::Rejected, by, reason, None);
-        }
+        // Of drafts too: they count among those that may be open, and others have to be able to clear them away.
+        RequestEdit::RejectRequest { by, reason, .. } if open => end(RequestState::Rejected, by, reason, None),
         RequestEdit::ApplyRequest { by, hash, .. } if state == RequestState::Approved => {
             if *hash != next.content.hash {
                 return Err(Refusal::Edited);

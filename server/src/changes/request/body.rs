@@ -99,6 +99,9 @@ pub trait RequestStore: Send + Sync + 'static {
     /// The body with this hash.
     fn get(&self, hash: &str) -> BoxFuture<'_, Result<Body, BodyError>>;
 
+    /// Deletes the body with this hash, if it is there.
+    fn remove(&self, hash: &str) -> BoxFuture<'_, Result<(), BodyError>>;
+
     /// Deletes the bodies of requests of `project` that hold a person's `key`, and answers how many.
     fn erase(&self, project: String, key: String) -> BoxFuture<'_, Result<usize, BodyError>>;
 }
@@ -131,6 +134,11 @@ impl RequestStore for VaultRequests {
             Body::open(&bytes, &hash)
         });
         async move { reading.await.map_err(|error| BodyError::Vault(error.to_string()))? }.boxed()
+    }
+
+    fn remove(&self, hash: &str) -> BoxFuture<'_, Result<(), BodyError>> {
+        let hash = hash.to_owned();
+        async move { self.vault.delete(Kind::RequestBody, &hash).await.map(|_| ()).map_err(BodyError::from) }.boxed()
     }
 
     fn erase(&self, project: String, key: String) -> BoxFuture<'_, Result<usize, BodyError>> {
@@ -171,6 +179,14 @@ pub struct MemoryRequests {
     bodies: Arc<Mutex<HashMap<String, Vec<u8>>>>,
 }
 
+impl MemoryRequests {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.bodies.lock().len()
+    }
+}
+
 impl RequestStore for MemoryRequests {
     fn put(&self, hash: &str, bytes: Vec<u8>) -> BoxFuture<'_, Result<(), BodyError>> {
         self.bodies.lock().insert(hash.to_owned(), bytes);
@@ -181,6 +197,12 @@ impl RequestStore for MemoryRequests {
         let found = self.bodies.lock().get(hash).map(|bytes| Body::open(bytes, hash));
         future::ready(found.unwrap_or(Err(BodyError::Unreadable("was erased")))).boxed()
     }
+
+    fn remove(&self, hash: &str) -> BoxFuture<'_, Result<(), BodyError>> {
+        self.bodies.lock().remove(hash);
+        future::ready(Ok(())).boxed()
+    }
+
     fn erase(&self, project: String, key: String) -> BoxFuture<'_, Result<usize, BodyError>> {
         let mut bodies = self.bodies.lock();
         let before = bodies.len();

@@ -31,6 +31,10 @@ pub const DEFAULT_LIFE_MS: u64 = 14 * DAY_MS;
 pub const MAX_LIFE_MS: u64 = 90 * DAY_MS;
 /// Most requests of a project that are neither applied nor ended otherwise.
 pub const MAX_OPEN: usize = 1_000;
+/// Most of those that one author has, so that nobody takes the room of all others.
+pub const MAX_OPEN_PER_AUTHOR: usize = 50;
+/// As [`MAX_OPEN_PER_AUTHOR`], of an AI agent.
+pub const MAX_OPEN_PER_AGENT: usize = 20;
 /// Most requests of a project in the state, ended ones among them; the oldest ended ones make room. The journal keeps all.
 pub const MAX_KEPT: usize = 5_000;
 /// Most comments of one request.

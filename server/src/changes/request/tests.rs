@@ -88,6 +88,17 @@ fn a_draft_is_submitted_before_it_is_decided_on() {
 }
 
 #[test]
+fn any_open_request_is_rejected_drafts_too_and_only_once() {
+    let reject = RequestEdit::RejectRequest { id: "cr-1".to_owned(), by: "ben".to_owned(), reason: "old".to_owned() };
+    for draft in [true, false] {
+        let rejected = after(&[open(1, draft), reject.clone()]).unwrap();
+        assert_eq!(rejected.state, RequestState::Rejected);
+        assert_eq!(rejected.ended.unwrap().by, "ben");
+        assert!(after(&[open(1, draft), reject.clone(), reject.clone()]).unwrap_err().contains("open a new one"));
+    }
+}
+
+#[test]
 fn a_window_ends_a_request() {
     let schedule = Schedule { not_before: 10, not_after: Some(20) };
     assert!(!schedule.is_open(9) && schedule.is_open(10) && schedule.is_open(20) && !schedule.is_open(21));

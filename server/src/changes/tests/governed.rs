@@ -131,6 +131,63 @@ async fn an_approval_binds_to_what_was_asked_for_and_an_edit_voids_it() {
 }
 
 #[tokio::test]
+async fn only_what_a_request_asks_for_now_is_kept() {
+    let server = Server::governed().await;
+    let id = server.asked().await;
+    assert_eq!(server.requests.count(), 1);
+    let revision = |to: u32| RequestRevision {
+        instructions: Some(serde_json::from_value(rollout(to)).unwrap()),
+        ..RequestRevision::default()
+    };
+    // Refused before it is looked at or stored, and noted once.
+    let refusals = || server.audit.events().iter().filter(|event| event.kind == EventKind::Refused).count();
+    let before = refusals();
+    let edited = server.service.edit_request(&server.human("dev-2"), "default", &id, revision(500)).await;
+    assert_eq!(refused(edited).action, Action::EditRequest);
+    assert_eq!((server.requests.count(), refusals()), (1, before + 1));
+    // An edit takes the place of what was asked for; sent again it stores nothing.
+    let idempotency = Some(IdempotencyKey { key: "k".to_owned(), body_hash: "a".to_owned() });
+    let sent = RequestRevision { idempotency, ..revision(500) };
+    let first = server.service.edit_request(&server.stale("dev"), "default", &id, sent.clone()).await.unwrap();
+    let again = server.service.edit_request(&server.stale("dev"), "default", &id, sent).await.unwrap();
+    assert_eq!((again.revision, again.replayed), (first.revision, true));
+    assert_eq!((server.requests.count(), server.request(&id).version), (1, 2));
+    assert!(server.service.request_body(&server.request(&id)).await.is_ok());
+}
+
+#[tokio::test]
+async fn nobody_takes_the_room_of_all_others() {
+    use crate::changes::request::{MAX_OPEN_PER_AGENT, MAX_OPEN_PER_AUTHOR};
+    let server = Server::governed().await;
+    let draft_of = |author: Author| {
+        let proposal = Some(Proposal { draft: true, ..Proposal::default() });
+        let environment = Some("staging".to_owned());
+        let change = ChangeDraft { environment, proposal, ..draft(json!([{"kind": "turnFlagOff", "flag": "engine"}])) };
+        let server = &server;
+        async move { server.service.submit(&author, change).await }
+    };
+    for _ in 0..MAX_OPEN_PER_AGENT {
+        draft_of(server.agent()).await.unwrap();
+    }
+    let message = problem(draft_of(server.agent()).await);
+    assert!(message.starts_with("tooMany: you have 20 open change requests"), "{message}");
+    for _ in 0..MAX_OPEN_PER_AUTHOR {
+        draft_of(server.stale("dev")).await.unwrap();
+    }
+    assert!(problem(draft_of(server.stale("dev")).await).starts_with("tooMany: you have 50"));
+    draft_of(server.stale("dev-2")).await.unwrap();
+    assert_eq!(server.requests.count(), MAX_OPEN_PER_AGENT + MAX_OPEN_PER_AUTHOR + 1);
+    // Approvers clear drafts away.
+    let agent = server.agent().actor_id;
+    let world = server.service.world();
+    let id = world.projects["default"].requests.values().find(|request| request.author.id == agent).unwrap().id.clone();
+    let reject = RequestEdit::RejectRequest { id: id.clone(), by: String::new(), reason: "stale".to_owned() };
+    server.step(&server.human("approver"), reject).await.unwrap();
+    assert_eq!(server.request(&id).state, RequestState::Rejected);
+    draft_of(server.agent()).await.unwrap();
+}
+
+#[tokio::test]
 async fn neither_authors_nor_owners_nor_who_was_shut_out_count() {
     let server = Server::governed().await;
     let both = server.human("both");

@@ -32,6 +32,7 @@ pub(crate) struct Server {
     pub(crate) key_sets: MemoryKeySets,
     pub(crate) audit: Arc<MemoryAudit>,
     pub(crate) clock: Arc<ManualClock>,
+    pub(crate) requests: MemoryRequests,
 }
 
 impl Server {
@@ -49,10 +50,11 @@ impl Server {
     pub(crate) fn at(world: World, journal: MemoryJournal, key_sets: MemoryKeySets) -> Self {
         let clock = Arc::new(ManualClock::new(START_MS));
         let audit = Arc::new(MemoryAudit::new());
+        let requests = MemoryRequests::default();
         let service = ChangeService::start(Parts {
             journal: Arc::new(journal.clone()),
             key_sets: Arc::new(key_sets.clone()),
-            requests: Arc::new(MemoryRequests::default()),
+            requests: Arc::new(requests.clone()),
             audit: audit.clone(),
             reaches: Arc::new(NoReaches),
             clock: clock.clone(),
@@ -60,7 +62,7 @@ impl Server {
             world,
             publishers: Vec::new(),
         });
-        Self { service, journal, key_sets, audit, clock }
+        Self { service, journal, key_sets, audit, clock, requests }
     }
 
     pub(crate) async fn submit(&self, instructions: Value) -> Result<ChangeOutcome, ChangeError> {
