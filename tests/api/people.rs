@@ -286,3 +286,17 @@ fn an_administrator_without_a_factor_comes_back_with_the_server_stopped() {
     assert_eq!(back.client.get("/api/v1/session").ok()["roles"][0]["role"], "administrator");
     back.client.post("/api/v1/accounts", &json!({"name": "Grace"})).ok();
 }
+
+#[test]
+fn new_recovery_codes_take_the_place_of_the_old() {
+    let server = ServerProcess::start();
+    let ada = first_administrator(&server.client);
+    let path = "/api/v1/session/recovery-codes";
+    let old = ada.recovery_codes();
+    let made = ada.client.post(path, &Value::Null).ok();
+    let codes: Vec<&str> = made["recoveryCodes"].as_array().expect("codes").iter().filter_map(Value::as_str).collect();
+    assert_eq!((codes.len(), made["account"].as_str()), (10, Some(&*ada.id)));
+    assert_eq!(attempt(&ada.client, &ada.name, &ada.password, &old[0]).status, 401);
+    attempt(&ada.client, &ada.name, &ada.password, codes[0]).ok();
+    assert_eq!(server.client.post(path, &Value::Null).status, 403, "a token is nobody's session");
+}

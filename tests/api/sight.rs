@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::people::admin;
+use crate::support::people::{admin, person};
 use crate::support::{ServerProcess, TestClient};
 
 const PROJECT: &str = "/api/v1/projects/default";
@@ -164,4 +164,52 @@ fn routes_of_one_environment_are_closed_where_it_is_out_of_sight() {
         (200, 403, 403)
     );
     assert_eq!((explain(&server.client, "staging"), explain(&server.client, "production")), (200, 200));
+}
+
+#[test]
+fn a_conflict_tells_of_an_entry_what_its_reader_may_read() {
+    let (server, admin) = furnished();
+    let revision = server.client.create_flag("other");
+    server.client.change("testing", json!([{"kind": "turnFlagOn", "flag": "engine"}])).ok();
+    let off = json!({"environment": "testing", "expectedRevision": revision,
+        "instructions": [{"kind": "turnFlagOff", "flag": "engine"}]});
+    let conflict = |client: &TestClient| client.post(&format!("{PROJECT}/changes"), &off).problem();
+    let whole = conflict(&server.client);
+    assert_eq!((&whole["code"], &whole["entries"][0]["environment"]), (&json!("staleRevision"), &json!("testing")));
+    let blind = service(&admin, json!({"project": "default", "environments": ["testing"], "actions": ["edit"]}));
+    let named = whole["entries"][0]["revision"].clone();
+    assert_eq!(conflict(&blind)["entries"], json!([{"revision": named}]));
+
+    // What is in the way of a change request is told in the same way.
+    let ask =
+        json!({"environment": "staging", "instructions": [{"kind": "turnFlagOn", "flag": "engine"}], "draft": true});
+    let developer = person(&admin, "Dan", &["developer"]);
+    let asked = developer.client.post(&format!("{PROJECT}/requests"), &ask);
+    let id = asked.json()["request"]["id"].as_str().expect("a request").to_owned();
+    let made = admin.change("staging", json!([{"kind": "turnFlagOn", "flag": "engine"}])).ok()["revision"].clone();
+    let applies = |client: &TestClient| client.get(&format!("{PROJECT}/requests/{id}")).ok()["applies"].clone();
+    let shown = applies(&admin);
+    assert!(shown["conflicts"][0]["actorId"].is_string(), "{shown}");
+    let reader = json!({"project": "default", "environments": ["staging"], "actions": ["readRequests"]});
+    let shown = applies(&service(&admin, reader));
+    assert!(shown["conflicts"] == json!([{"revision": made}]), "{shown}");
+}
+
+#[test]
+fn what_is_there_to_revert_or_revoke_is_told_to_nobody_else() {
+    let (server, admin) = furnished();
+    let narrow = service(&admin, json!({"project": "default", "environments": ["testing"], "actions": ["edit"]}));
+    let keys = format!("{PROJECT}/environments/development/sdk-keys");
+    let id = server.client.post(&keys, &json!({"name": "there"})).ok()["id"].as_str().expect("an id").to_owned();
+    let revoke = |id: &str| {
+        let refused = narrow.send("DELETE", &format!("{keys}/{id}"), &[], b"").problem();
+        (refused["status"].clone(), refused["action"].clone(), refused["detail"].clone(), refused["policies"].clone())
+    };
+    assert_eq!(revoke(&id).0, 403);
+    assert_eq!(revoke(&id), revoke("no-such-key"));
+    let revert = |environment: &str| {
+        let path = format!("{PROJECT}/environments/{environment}/revert");
+        narrow.post(&path, &json!({"toRevision": 999_999})).status
+    };
+    assert_eq!((revert("development"), revert("nowhere"), revert("testing")), (403, 403, 400));
 }

@@ -27,6 +27,8 @@ pub enum AccountCommand {
     },
     /// Accept an invitation: choose a password and set an authenticator app up
     Claim,
+    /// Make new recovery codes for your own account; the old ones are void
+    RecoveryCodes,
     /// List the accounts
     List,
     /// Show an account
@@ -71,6 +73,14 @@ pub fn run(
     let api = |target: Target| Api::new(target);
     match command {
         AccountCommand::Claim => claim(&Api::without_credential(target()?)?, output),
+        AccountCommand::RecoveryCodes => {
+            let made = api(target()?)?.post("/api/v1/session/recovery-codes", &json!({}))?;
+            output.either(&made, |output| {
+                output
+                    .line("These recovery codes each stand for one code of the app, once; the old ones are void:\n")?;
+                print_recovery_codes(&made, output)
+            })
+        }
         AccountCommand::Recover { name, data } => recover(&name, &data, output),
         AccountCommand::Invite { name, email } => {
             let invited = api(target()?)?.post("/api/v1/accounts", &json!({"name": name, "email": email}))?;
@@ -164,11 +174,15 @@ fn claim(api: &Api, output: &Output) -> Result<(), CliError> {
     let claimed = api.post("/api/v1/session/claim/finish", &finish)?;
     output.either(&claimed, |output| {
         output.line("The account is yours. These recovery codes each stand for one code of the app, once:\n")?;
-        let codes = claimed["recoveryCodes"].as_array().into_iter().flatten();
-        codes.map(text).try_for_each(|code| output.line(format!("  {code}")))?;
-        output.line("\nKeep them apart from the device; they are not shown again.")?;
+        print_recovery_codes(&claimed, output)?;
         output.line(format!("Sign in with: guidon login {}", quoted(&text(&begun["name"]))))
     })
+}
+
+fn print_recovery_codes(made: &Value, output: &Output) -> Result<(), CliError> {
+    let codes = made["recoveryCodes"].as_array().into_iter().flatten();
+    codes.map(text).try_for_each(|code| output.line(format!("  {code}")))?;
+    output.line("\nKeep them apart from the device; they are not shown again.")
 }
 
 /// A name as a shell takes it.

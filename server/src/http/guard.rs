@@ -79,6 +79,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/session", Own),
     ("DELETE", "/api/v1/session", Own),
     ("POST", "/api/v1/session/factor", Own),
+    ("POST", "/api/v1/session/recovery-codes", Own),
     ("GET", "/api/v1/accounts", Installation(Action::ReadAccess)),
     ("POST", "/api/v1/accounts", Write),
     ("GET", "/api/v1/accounts/{id}", Installation(Action::ReadAccess)),

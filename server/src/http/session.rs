@@ -19,6 +19,9 @@ use super::auth::{Caller, PLAIN_COOKIE, SECURE_COOKIE, Visit, check_same_origin,
 use super::middleware::ClientAddress;
 use super::problem::{Code, Problem};
 use super::write::JsonBody;
+use crate::audit::{Event, EventKind};
+use crate::changes::authorize::FACTOR_LIFE_MS;
+use crate::identity::accounts::AccountError;
 use crate::identity::sessions::{BROWSER_LIFE_MS, Door, Place, SessionInfo};
 use crate::identity::sign_in::{Attempt, Caller as SignInCaller, SignedIn};
 use crate::policy::PrincipalKind;
@@ -30,6 +33,7 @@ use crate::policy::PrincipalKind;
     show_session,
     end_session,
     prove_factor,
+    renew_recovery_codes,
     claim::begin_claim,
     claim::finish_claim,
     oidc::list_providers,
@@ -43,6 +47,7 @@ pub fn routes() -> Router<Api> {
     Router::new()
         .route("/api/v1/session", get(show_session).delete(end_session))
         .route("/api/v1/session/factor", post(prove_factor))
+        .route("/api/v1/session/recovery-codes", post(renew_recovery_codes))
 }
 
 /// The routes of those who have no credential yet.
@@ -236,6 +241,40 @@ pub async fn prove_factor(
     let visit = come_from(&api, &headers, Some(address)).await?;
     let proven = api.sign_in.prove_factor(&caller.hash, &code.0, caller_of(&api, &visit, session.door)).await;
     Ok(Json(view(&proven?)))
+}
+
+/// Makes new recovery codes, in the place of the old, and answers them this once. It takes a factor that was proved in the last
+/// ten minutes.
+#[utoipa::path(post, path = "/api/v1/session/recovery-codes", tag = "session",
+    responses((status = 200, description = "The codes", body = ref("#/components/schemas/EnrolmentDone")),
+              (status = 403, description = "A second factor has to be proved first"),
+              (status = 409, description = "An identity provider has the factor, not this server")))]
+pub async fn renew_recovery_codes(
+    State(api): State<Api>,
+    Extension(address): Extension<ClientAddress>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
+) -> Result<Json<Value>, Problem> {
+    let session = session_of(&caller)?;
+    let now = api.clock.now_ms();
+    if !session.factor_at.is_some_and(|at| at <= now && now - at < FACTOR_LIFE_MS) {
+        let detail =
+            "New recovery codes take a second factor: prove it again (`guidon factor`) and send the request again.";
+        return Err(Problem::new(Code::FactorNeeded, detail));
+    }
+    let (accounts, account) = (api.sign_in.accounts(), session.account.as_str());
+    if accounts.get(account).is_some_and(|account| account.person.provider.is_some()) {
+        return Err(AccountError::OfProvider.into());
+    }
+    let visit = come_from(&api, &headers, Some(address)).await?;
+    let codes = accounts.renew_recovery_codes(account).await?;
+    api.audit.record(Event {
+        actor_id: Some(account.to_owned()),
+        credential: caller.author.credential.clone(),
+        detail: "made new recovery codes".to_owned(),
+        ..Event::new(now, EventKind::FactorProven, visit.origin_id)
+    });
+    Ok(Json(json!({"account": account, "recoveryCodes": codes})))
 }
 
 fn session_of(caller: &Caller) -> Result<&SessionInfo, Problem> {
