@@ -203,7 +203,7 @@ impl Problem {
     }
 }
 
-/// For those of whom it is not known what they may see; [`refusal`] tells more.
+/// For those of whom it is not known what they may see; `refusal` tells more.
 impl From<ChangeError> for Problem {
     fn from(error: ChangeError) -> Self {
         let detail = error.to_string();

@@ -21,8 +21,20 @@ impl Bench {
 
     fn open(&self) -> FileAssignmentLog {
         let (vault, clock) = (self.vault.clone(), self.clock.clone());
-        let limits = BatchLimits::default();
-        FileAssignmentLog::open(RealFiles::shared(), self.dir.path(), vault, clock, limits, self.retention).unwrap().0
+        let open = || {
+            let (vault, clock, limits) = (vault.clone(), clock.clone(), BatchLimits::default());
+            FileAssignmentLog::open(RealFiles::shared(), self.dir.path(), vault, clock, limits, self.retention)
+        };
+        // What was dropped may still be removing old segments in the background, and hold the folder for a moment longer.
+        for _ in 0..1_000 {
+            match open() {
+                Err(OpenError::Log(log::OpenError::Locked { .. })) => {
+                    std::thread::sleep(std::time::Duration::from_millis(5));
+                }
+                opened => return opened.unwrap().0,
+            }
+        }
+        panic!("the folder was not released");
     }
 }
 
