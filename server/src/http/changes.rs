@@ -13,12 +13,13 @@ use serde_json::{Value, json};
 use super::journal::is_in_sight;
 use super::parameters::Path;
 use super::problem::{Code, Fault, Problem};
+use super::shown::hide_values;
 use super::write::{Write, invalid};
 use super::{Api, strict};
 use crate::changes::limits::MAX_INSTRUCTIONS;
 use crate::changes::{self, Author, ChangeDraft, ChangeError, ChangeOutcome, Instruction};
 use crate::journal::Entry;
-use crate::policy::Action;
+use crate::policy::{Action, PrincipalKind};
 
 /// Says that an answer is the one to an earlier request with the same idempotency key.
 pub const REPLAYED: HeaderName = HeaderName::from_static("idempotency-replayed");
@@ -120,6 +121,10 @@ pub(super) fn refusal(api: &Api, author: &Author, project: &str, error: ChangeEr
         ChangeError::Conflict { entries, .. } => conflicts(api, author, project, entries, |entry| json!(entry)),
         _ => return Problem::from(error),
     };
+    let mut shown = Value::Array(shown);
+    if author.kind == PrincipalKind::Agent {
+        hide_values(&mut shown);
+    }
     Problem::from(error).with("entries", shown)
 }
 

@@ -8,12 +8,15 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::auth::Caller;
 use super::guard::Sight;
 use super::page::limit;
 use super::parameters::{Path, Query};
 use super::problem::Problem;
+use super::shown::hide_values;
 use crate::changes::{Instruction, RequestEdit};
 use crate::journal::{Entry, ObjectId, ReadError, StoredEntry};
+use crate::policy::PrincipalKind;
 use crate::state::Project;
 
 /// Most entries that one request looks through; `next` says where to go on.
@@ -56,6 +59,7 @@ pub struct HistoryQuery {
     responses((status = 200, description = "A page of entries", body = ref("#/components/schemas/EntryPage"))))]
 pub async fn list_entries(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Extension(sight): Extension<Sight>,
     Path(project): Path<String>,
     Query(query): Query<JournalQuery>,
@@ -68,7 +72,7 @@ pub async fn list_entries(
             && query.flag.as_deref().is_none_or(|flag| changes_flag(entry, flag))
             && query.environment.as_deref().is_none_or(|environment| changes_environment(entry, environment))
     };
-    scan(&api, query.after.unwrap_or(0), limit, wanted).await.map(Json)
+    scan(&api, &caller, query.after.unwrap_or(0), limit, wanted).await.map(Json)
 }
 
 /// Lists what changed a flag, oldest first, without what was done in environments that the caller may not see.
@@ -78,6 +82,7 @@ pub async fn list_entries(
     responses((status = 200, description = "A page of entries", body = ref("#/components/schemas/EntryPage"))))]
 pub async fn list_flag_history(
     State(api): State<Api>,
+    Extension(caller): Extension<Caller>,
     Extension(sight): Extension<Sight>,
     Path((project, flag)): Path<(String, String)>,
     Query(query): Query<HistoryQuery>,
@@ -100,7 +105,7 @@ pub async fn list_flag_history(
             && in_environment(entry)
             && is_in_sight(entry, &state, &sight)
     };
-    let found = scan(&api, query.after.unwrap_or(0), limit, wanted).await?;
+    let found = scan(&api, &caller, query.after.unwrap_or(0), limit, wanted).await?;
     let is_unknown = !state.flags.contains_key(&flag)
         && query.after.is_none()
         && found["next"].is_null()
@@ -108,7 +113,13 @@ pub async fn list_flag_history(
     if is_unknown { Err(Problem::not_found("flag", &flag)) } else { Ok(Json(found)) }
 }
 
-async fn scan(api: &Api, after: u64, limit: usize, wanted: impl Fn(&Entry) -> bool) -> Result<Value, Problem> {
+async fn scan(
+    api: &Api,
+    caller: &Caller,
+    after: u64,
+    limit: usize,
+    wanted: impl Fn(&Entry) -> bool,
+) -> Result<Value, Problem> {
     let journal = api.changes.journal();
     // What the state does not show yet is not answered either.
     let newest = api.world().revision;
@@ -127,6 +138,10 @@ async fn scan(api: &Api, after: u64, limit: usize, wanted: impl Fn(&Entry) -> bo
                 entries.push(view(&stored));
             }
         }
+    }
+    let mut entries = Value::Array(entries);
+    if caller.author.kind == PrincipalKind::Agent {
+        hide_values(&mut entries);
     }
     Ok(json!({"entries": entries, "next": (position < newest).then_some(position)}))
 }

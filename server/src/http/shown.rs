@@ -1,7 +1,7 @@
 //! How much of an environment a caller is shown: all of it, all but persons' keys, or nothing.
 
 use axum::extract::FromRequestParts;
-use guidon_sdk::model::{Clause, FlagEnvironment, Op, Rule, SegmentRule, TARGETING_KEY};
+use guidon_sdk::model::{Clause, FlagEnvironment, Op, Rule, SegmentRule};
 use http::request::Parts;
 use serde_json::{Map, Value, json};
 
@@ -127,14 +127,30 @@ fn segment_rule(rule: &SegmentRule) -> Value {
     shown
 }
 
-/// A clause; one that compares the targeting key says only with how many values.
+/// A clause; one that compares an attribute says only with how many values. An e-mail address is a person's key as well, and
+/// nothing says yet which attributes are not.
 fn clause(clause: &Clause) -> Value {
-    if clause.attribute != TARGETING_KEY || matches!(clause.op, Op::Exists | Op::Segment) {
+    if matches!(clause.op, Op::Exists | Op::Segment) {
         return json!(clause);
     }
     let mut shown = json!(Clause { values: Vec::new(), key_set: None, ..clause.clone() });
     shown["valueCount"] = clause.values.len().into();
     shown
+}
+
+/// Takes the values of clauses out of whatever holds clauses, as a journal entry does, and says how many there were.
+pub(super) fn hide_values(shown: &mut Value) {
+    match shown {
+        Value::Array(items) => items.iter_mut().for_each(hide_values),
+        Value::Object(fields) => {
+            let compares = fields.contains_key("attribute") && fields.contains_key("op");
+            if compares && let Some(Value::Array(values)) = fields.remove("values") {
+                fields.insert("valueCount".to_owned(), values.len().into());
+            }
+            fields.values_mut().for_each(hide_values);
+        }
+        _ => {}
+    }
 }
 
 /// A segment, without the lists of its keys.
@@ -182,8 +198,15 @@ mod tests {
                 {"attribute": "targetingKey", "op": "in", "valueCount": 1},
                 {"attribute": "targetingKey", "op": "startsWith", "valueCount": 1},
                 {"attribute": "targetingKey", "op": "exists"},
-                {"attribute": "country", "op": "in", "values": ["CA"]},
+                {"attribute": "country", "op": "in", "valueCount": 1},
                 {"op": "segment", "values": ["beta"]}])
+        );
+        let mut entry = json!([{"kind": "addRule", "rule": {"clauses": [
+            {"attribute": "email", "op": "in", "values": ["ceo@example.com"]}, {"op": "segment", "values": ["beta"]}]}}]);
+        hide_values(&mut entry);
+        assert_eq!(
+            entry[0]["rule"]["clauses"],
+            json!([{"attribute": "email", "op": "in", "valueCount": 1}, {"op": "segment", "values": ["beta"]}])
         );
         assert_eq!((&blind["on"], &blind["fallthrough"]), (&json!(true), &json!({"variation": "off"})));
         assert_eq!(in_environment(&config, Shown::Everything), json!(config));
