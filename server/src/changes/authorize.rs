@@ -127,7 +127,7 @@ pub(crate) fn facts(
     let place =
         world.projects.get(&resource.project).and_then(|project| project.environments.get(&resource.environment));
     Facts {
-        factor_fresh: author.factor_at.is_some_and(|at| at <= now && now - at < FACTOR_LIFE_MS),
+        factor_fresh: has_fresh_factor(author, now),
         in_scope: scope.is_none_or(|scope| scope.covers(action, &resource.project, &resource.environment, flag)),
         frozen: place.is_some_and(|environment| environment.frozen_by(now).is_some()),
         changes_last_hour: world.quotas.count(&author.actor_id, &resource.project, &resource.environment, now),
@@ -147,12 +147,7 @@ pub(crate) fn may_be_looked_at(
     policies: &PolicySet,
     now: u64,
 ) -> Result<(), Refused> {
-    let mut seen = BTreeSet::new();
-    for place in places(world, project, environment, instructions) {
-        let flag = place.flag.clone().filter(|_| author.scope.is_some());
-        if !seen.insert((place.action, place.resource.environment.clone(), place.resource.tier, flag)) {
-            continue;
-        }
+    for place in distinct(places(world, project, environment, instructions), author) {
         let base = facts(world, author, place.action, &place.resource, place.flag.as_deref(), now);
         let attempts = [
             (Mode::Direct, Direction::Widening),
@@ -181,6 +176,21 @@ pub(crate) fn may_be_looked_at(
         }
     }
     Ok(())
+}
+
+/// Each place once. Which flag it is about matters to tokens only.
+fn distinct(mut places: Vec<Place>, author: &Author) -> Vec<Place> {
+    let mut seen = BTreeSet::new();
+    places.retain(|place| {
+        let flag = place.flag.clone().filter(|_| author.scope.is_some());
+        seen.insert((place.action, place.resource.environment.clone(), place.resource.tier, flag))
+    });
+    places
+}
+
+/// Whether the author proved a second factor in the last ten minutes before `now` (milliseconds since 1970).
+fn has_fresh_factor(author: &Author, now: u64) -> bool {
+    author.factor_at.is_some_and(|at| at <= now && now - at < FACTOR_LIFE_MS)
 }
 
 /// Whether the place is an environment that does not exist, named to somebody who may read production, as which it counts: a
@@ -294,15 +304,9 @@ impl Judging<'_> {
         Verdict::Apply(grounds)
     }
 
-    /// Where it has to be allowed, each once. Which flag it is about matters to tokens only.
+    /// Where it has to be allowed, each once.
     fn places(&self) -> Vec<Place> {
-        let mut places = places(self.before, self.project, self.environment, self.instructions);
-        let mut seen = BTreeSet::new();
-        places.retain(|place| {
-            let flag = place.flag.clone().filter(|_| self.author.scope.is_some());
-            seen.insert((place.action, place.resource.environment.clone(), place.resource.tier, flag))
-        });
-        places
+        distinct(places(self.before, self.project, self.environment, self.instructions), self.author)
     }
 
     fn ask(&self, place: &Place, facts: Facts) -> Decision {
@@ -398,7 +402,7 @@ impl Judging<'_> {
         let turns_on = self.instructions.iter().any(|it| matches!(it, Instruction::TurnFlagOn { .. }));
         let widens_production = (judgement.direction == Direction::Widening || turns_on)
             && judgement.environments.iter().any(|key| environment(project, key).tier == Some(Tier::Production));
-        let fresh = self.author.factor_at.is_some_and(|at| at <= self.now && self.now - at < FACTOR_LIFE_MS);
+        let fresh = has_fresh_factor(self.author, self.now);
         if judgement.applies_by_itself() && widens_production && self.author.kind == PrincipalKind::Human && !fresh {
             // It would be made at once: with nobody else looking, it is the author's factor that counts.
             let place = Place { action: Action::OpenRequest, resource: environment(project, ""), flag: None };
@@ -435,7 +439,9 @@ impl Judging<'_> {
         if movement.direction == Direction::Still && content.clone().count() > 0 {
             // The kill switch is one, also where the flag serves nobody anything else than while it is off.
             let kills = content.clone().all(|it| matches!(it, Instruction::TurnFlagOff { .. }));
-            movement.direction = if kills { Direction::Lowering } else { Direction::Still };
+            if kills {
+                movement.direction = Direction::Lowering;
+            }
         }
         let relabelled = flags.iter().find(|key| is_relabelled(before, after, environment, key));
         if let Some(flag) = relabelled {
