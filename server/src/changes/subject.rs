@@ -22,6 +22,7 @@ impl Instruction {
             Self::LiftFreeze { .. } => "liftFreeze",
             Self::Directory(edit) => edit.kind(),
             Self::Request(edit) => edit.kind(),
+            Self::Webhook(edit) => edit.kind(),
             Self::CreateFlag { .. } => "createFlag",
             Self::UpdateFlag { .. } => "updateFlag",
             Self::SetClientSide { .. } => "setClientSide",
@@ -172,6 +173,9 @@ impl Instruction {
             }
             Self::Request(edit) => {
                 objects.insert(edit.object());
+            }
+            Self::Webhook(edit) => {
+                objects.insert(ObjectId::Webhook(edit.id().to_owned()));
             }
             _ => {}
         }
