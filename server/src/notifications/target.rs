@@ -48,10 +48,11 @@ impl Target {
             return Err(BadTarget("a URL with a user name or password is not called: put the secret into the path"));
         }
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_ascii_lowercase();
-        let port = authority.port_u16().unwrap_or(if tls { 443 } else { 80 });
-        if host.is_empty() || port == 0 || (authority.port().is_none() && authority.as_str().ends_with(':')) {
+        let given = authority.as_str().strip_prefix(authority.host()).unwrap_or_default();
+        let port = if given.is_empty() { Some(if tls { 443 } else { 80 }) } else { authority.port_u16() };
+        let Some(port) = port.filter(|port| *port != 0 && !host.is_empty()) else {
             return Err(BadTarget("a URL names a host and, if it names one, a port from 1 to 65535"));
-        }
+        };
         let path = uri.path_and_query().map_or("/", |path| path.as_str()).to_owned();
         Ok(Self { tls, host, port, path, authority: authority.as_str().to_ascii_lowercase() })
     }
