@@ -296,7 +296,10 @@ fn requests_and_refusals_are_told_in_the_formats() {
     let topics = json!({"topics": ["request.opened", "security.refused"], "tiers": ["production"]});
     let body = json!({"url": events.url, "format": "cloudevents", "filters": topics});
     create(&administrator.client, &body);
-    create(&administrator.client, &json!({"url": chat.url, "format": "slack", "filters": {"topics": ["request.opened"]}}));
+    create(
+        &administrator.client,
+        &json!({"url": chat.url, "format": "slack", "filters": {"topics": ["request.opened"]}}),
+    );
     server.client.create_flag("checkout");
     let developer = person(&administrator.client, "dev", &["developer"]).client;
     let on = json!([{"kind": "turnFlagOn", "flag": "checkout"}]);
@@ -312,7 +315,10 @@ fn requests_and_refusals_are_told_in_the_formats() {
     // The server's own token may not touch production: that is refused, and told.
     assert_eq!(server.client.change("production", on).problem()["status"], 403);
     let refused = events.wait_for(2).remove(1).json();
-    assert_eq!((&refused["type"], &refused["data"]["flags"]), (&json!("guidon.security.refused"), &json!(["checkout"])));
+    assert_eq!(
+        (&refused["type"], &refused["data"]["flags"]),
+        (&json!("guidon.security.refused"), &json!(["checkout"]))
+    );
 }
 
 #[test]
@@ -329,7 +335,8 @@ fn the_command_line_makes_tests_and_lists() {
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         (done.status.code(), text(&done.stdout), text(&done.stderr))
     };
-    let (code, said, errors) = run(&["webhook", "create", &receiver.url, "--name", "chat", "--topic", "change.applied"]);
+    let (code, said, errors) =
+        run(&["webhook", "create", &receiver.url, "--name", "chat", "--topic", "change.applied"]);
     assert!(code == Some(0) && said.contains("whsec_") && !said.contains("SECRET-PATH"), "{said}{errors}");
     let id = admin.get(PATH).ok()["webhooks"][0]["id"].as_str().unwrap().to_owned();
     let (code, said, _) = run(&["webhook", "test", &id]);

@@ -360,10 +360,7 @@ async fn both_secrets_sign_until_the_deadline() {
     let hook = world.hook();
     let secret_ref = world.service.make_secret().await.unwrap();
     let deadline = START_MS + 60_000;
-    world
-        .edit(WebhookEdit::RotateWebhookSecret { id: world.webhook.clone(), secret_ref, deadline })
-        .await
-        .unwrap();
+    world.edit(WebhookEdit::RotateWebhookSecret { id: world.webhook.clone(), secret_ref, deadline }).await.unwrap();
     world.flag("a").await;
     world.drain(&hook).await;
     world.server.clock.set_ms(deadline);

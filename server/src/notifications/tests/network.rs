@@ -53,12 +53,15 @@ async fn call(port: u16) -> Result<Answer, CallError> {
 
 #[tokio::test]
 async fn a_message_arrives_with_its_headers_and_redirects_are_answers() {
-    let head = b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
+    let head =
+        b"HTTP/1.1 302 Found\r\nlocation: http://169.254.169.254/\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n";
     let (port, mut got) = receiver(head, Duration::ZERO).await;
     assert_eq!(call(port).await, Ok(Answer { status: 302, retry_after_s: Some(7) }));
     let request = got.recv().await.unwrap().to_ascii_lowercase();
     assert!(request.starts_with("post /a?b=c http/1.1\r\n") && request.ends_with("\r\n\r\n{}"), "{request}");
-    for header in ["webhook-id: evt-h-1", "webhook-timestamp: 1", "webhook-signature: v1,abc", "content-type: application/json"] {
+    for header in
+        ["webhook-id: evt-h-1", "webhook-timestamp: 1", "webhook-signature: v1,abc", "content-type: application/json"]
+    {
         assert!(request.contains(&format!("\r\n{header}\r\n")), "{request}");
     }
     assert!(request.contains(&format!("\r\nhost: hooks.example:{port}\r\n")), "{request}");
