@@ -26,7 +26,7 @@ pub use metrics::WebhookMetrics;
 pub use payload::payload;
 pub use record::{DeadLetter, Delivery, HookRecord, MAX_DEAD_LETTERS, MAX_DELIVERIES, Outcome, Position, Streak};
 pub use service::{HookError, Notifications, Parts, Running};
-pub use store::{FileRecordStore, RecordStore};
+pub use store::{FileRecordStore, MemoryRecordStore, RecordStore};
 pub use target::{BadTarget, MAX_URL_BYTES, Target};
 pub use webhook::{Filters, Format, MAX_FILTER_ENTRIES, MAX_WEBHOOKS, OldSecret, Since, Webhook};
 

@@ -380,7 +380,7 @@ impl Notifications {
         let mut tasks: JoinSet<(String, String)> = JoinSet::new();
         let mut running: HashSet<(String, String)> = HashSet::new();
         let mut revisions = self.parts.changes.follower().watch();
-        let mut sweep = tokio::time::interval(SWEEP_EVERY);
+        let mut sweep = tokio::time::interval_at(tokio::time::Instant::now() + SWEEP_EVERY, SWEEP_EVERY);
         loop {
             revisions.borrow_and_update();
             let world = self.parts.changes.world();

@@ -1,8 +1,11 @@
 //! Where the records of deliveries are kept: a file for each webhook, replaced whole.
 
+use std::collections::BTreeMap;
 use std::io::{self, ErrorKind};
 use std::path::PathBuf;
 use std::sync::Arc;
+
+use parking_lot::Mutex;
 
 use super::HookRecord;
 use crate::log::Files;
@@ -36,6 +39,26 @@ pub trait RecordStore: Send + Sync + 'static {
 pub struct FileRecordStore {
     files: Arc<dyn Files>,
     folder: PathBuf,
+}
+
+/// Keeps records in memory.
+#[derive(Default)]
+pub struct MemoryRecordStore(Mutex<BTreeMap<(String, String), HookRecord>>);
+
+impl RecordStore for MemoryRecordStore {
+    fn load(&self, project: &str, id: &str) -> io::Result<Option<HookRecord>> {
+        Ok(self.0.lock().get(&(project.to_owned(), id.to_owned())).cloned())
+    }
+
+    fn save(&self, project: &str, id: &str, record: &HookRecord) -> io::Result<()> {
+        self.0.lock().insert((project.to_owned(), id.to_owned()), record.clone());
+        Ok(())
+    }
+
+    fn retain(&self, keep: &dyn Fn(&str, &str) -> bool) -> io::Result<()> {
+        self.0.lock().retain(|(project, id), _| keep(project, id));
+        Ok(())
+    }
 }
 
 const SUFFIX: &str = ".json";

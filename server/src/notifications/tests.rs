@@ -3,7 +3,6 @@
 mod network;
 
 use std::collections::VecDeque;
-use std::io;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -78,24 +77,6 @@ impl Caller for Receiver {
     }
 }
 
-#[derive(Default)]
-struct MemoryRecords(Mutex<Option<HookRecord>>);
-
-impl RecordStore for MemoryRecords {
-    fn load(&self, _: &str, _: &str) -> io::Result<Option<HookRecord>> {
-        Ok(self.0.lock().clone())
-    }
-
-    fn save(&self, _: &str, _: &str, record: &HookRecord) -> io::Result<()> {
-        *self.0.lock() = Some(record.clone());
-        Ok(())
-    }
-
-    fn retain(&self, _: &dyn Fn(&str, &str) -> bool) -> io::Result<()> {
-        Ok(())
-    }
-}
-
 struct NoEvents;
 
 impl Events for NoEvents {
@@ -148,7 +129,7 @@ impl World {
             people: Arc::new(Ada),
             vault: vault.clone(),
             caller: receiver.clone(),
-            store: Arc::new(MemoryRecords::default()),
+            store: Arc::new(MemoryRecordStore::default()),
             clock: server.clock.clone(),
             jitter: || 1.0,
             show_names,
