@@ -14,6 +14,7 @@ pub mod identity;
 pub mod jobs;
 pub mod journal;
 pub mod log;
+pub mod notifications;
 pub mod policy;
 pub mod push;
 pub mod segments;

@@ -34,6 +34,7 @@ mod store;
 mod token;
 mod trail;
 mod transfer;
+mod webhook;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -132,6 +133,9 @@ enum Command {
     /// Issuers whose identity tokens buy tokens, for CI
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Webhooks: who is told what happens in the project
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -180,6 +184,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Role(command) => role::run(command, &api()?, output),
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
     }
 }

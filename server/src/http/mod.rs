@@ -38,6 +38,7 @@ pub mod status;
 pub mod strict;
 pub mod tokens;
 pub mod transport;
+pub mod webhooks;
 pub mod write;
 
 use std::net::IpAddr;
@@ -58,6 +59,7 @@ use crate::config::{Limits, Network};
 use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
+use crate::notifications::Notifications;
 use crate::shutdown::Shutdown;
 use crate::state::{Project, World};
 use crate::telemetry::Metrics;
@@ -83,6 +85,8 @@ pub struct ApiParts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<audit::AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -259,4 +263,5 @@ fn api_routes() -> Router<Api> {
         .merge(session::routes())
         .merge(sessions::routes())
         .merge(tokens::routes())
+        .merge(webhooks::routes())
 }

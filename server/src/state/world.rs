@@ -11,6 +11,7 @@ use crate::changes::request::ChangeRequest;
 use crate::environments::{Environment, SdkKey};
 use crate::identity::Directory;
 use crate::journal::ChainHash;
+use crate::notifications::Webhook;
 use crate::segments::StoredSegment;
 
 use super::{Quotas, Repeatables};
@@ -59,6 +60,8 @@ pub struct Project {
     pub requests: OrdMap<String, Arc<ChangeRequest>>,
     /// Emergency changes, by the revision they made, and what their review found.
     pub reviews: OrdMap<u64, Arc<Review>>,
+    /// Webhooks by id.
+    pub webhooks: OrdMap<String, Arc<Webhook>>,
 }
 
 /// A flag, and when it last changed.

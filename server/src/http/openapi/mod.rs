@@ -14,7 +14,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     Api, accounts, assignments, audit, changes, connections, environments, exchange, explain, flags, issuers, journal,
     policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, sessions,
-    status, tokens,
+    status, tokens, webhooks,
 };
 
 /// Path of the document.
@@ -26,11 +26,12 @@ const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
 /// Schemas, by area; every name stands once.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 5] = [
     include_str!("schemas.json"),
     include_str!("access.json"),
     include_str!("requests.json"),
     include_str!("audit.json"),
+    include_str!("webhooks.json"),
 ];
 
 #[derive(OpenApi)]
@@ -86,6 +87,7 @@ pub fn document() -> Value {
         session::Operations::openapi(),
         sessions::Operations::openapi(),
         tokens::Operations::openapi(),
+        webhooks::Operations::openapi(),
     ] {
         operations.merge(more);
     }
