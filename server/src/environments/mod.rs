@@ -1,6 +1,7 @@
 //! Environments, their tiers, and the SDK keys that belong to them.
 
 mod apply;
+pub mod document;
 mod resolve;
 
 pub(crate) use apply::apply;
