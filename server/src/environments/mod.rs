@@ -1,10 +1,15 @@
 //! Environments, their tiers, and the SDK keys that belong to them.
 
 mod apply;
+mod difference;
 pub mod document;
+mod export;
+mod overlay;
 mod resolve;
+pub(crate) mod steps;
 
 pub(crate) use apply::apply;
+pub use export::{ExportOptions, export};
 pub(crate) use resolve::resolve;
 
 use serde::{Deserialize, Serialize};
