@@ -1,11 +1,15 @@
 //! Environments, their tiers, and the SDK keys that belong to them.
 
 mod apply;
-mod difference;
+pub mod difference;
 pub mod document;
+mod expected;
 mod export;
 mod overlay;
+pub mod plan;
+mod pointers;
 mod resolve;
+mod retire;
 pub(crate) mod steps;
 
 pub(crate) use apply::apply;
