@@ -12,3 +12,4 @@ mod secrets;
 mod serving;
 mod sight;
 mod trail;
+mod webhooks;

@@ -12,7 +12,7 @@ use crate::journal::{ObjectHash, ObjectId};
 use crate::state::{
     Finding, FlagState, KeySetSource, Project, Review, SegmentState, World, hash_in_directory, hash_object,
 };
-use crate::{environments, flags, segments};
+use crate::{environments, flags, notifications, segments};
 
 /// Why a resolved instruction does not apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -191,6 +191,7 @@ impl<'a> Draft<'a> {
             served_variations: Default::default(),
             requests: Default::default(),
             reviews: Default::default(),
+            webhooks: Default::default(),
         });
         Ok(())
     }
@@ -208,6 +209,8 @@ impl<'a> Draft<'a> {
         }
         if let Instruction::Request(edit) = instruction {
             self.edit_request(project, edit)
+        } else if let Instruction::Webhook(edit) = instruction {
+            notifications::apply(project, edit, self.at, self.revision)
         } else if let Some(key) = instruction.flag() {
             self.edit_flag(project, key, environment, instruction, keys)
         } else if let (Some(key), Some(environment)) = (instruction.segment(), environment) {

@@ -39,6 +39,7 @@ fn about_project(instruction: &Instruction) -> String {
         Instruction::LiftFreeze { id } => format!("lifted the freeze {id}"),
         Instruction::Directory(edit) => about_directory(edit),
         Instruction::Request(edit) => about_request(edit),
+        Instruction::Webhook(edit) => edit.describe(),
         other => other.kind().to_owned(),
     }
 }

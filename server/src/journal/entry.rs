@@ -133,6 +133,8 @@ pub enum ObjectId {
     Request(String),
     /// The review of an emergency change, by the revision that it made.
     Review(u64),
+    /// A webhook, by id.
+    Webhook(String),
     /// A principal of the directory, by id.
     Principal(String),
     /// A role binding, by id.
@@ -170,6 +172,7 @@ impl std::fmt::Display for ObjectId {
             Self::SdkKey(id) => write!(formatter, "sdk-key/{id}"),
             Self::Request(id) => write!(formatter, "request/{id}"),
             Self::Review(revision) => write!(formatter, "review/{revision}"),
+            Self::Webhook(id) => write!(formatter, "webhook/{id}"),
             Self::Principal(id) => write!(formatter, "principal/{id}"),
             Self::RoleBinding(id) => write!(formatter, "role-binding/{id}"),
             Self::Token(id) => write!(formatter, "token/{id}"),
@@ -199,6 +202,7 @@ impl TryFrom<String> for ObjectId {
             ["review", revision] if revision.parse::<u64>().is_ok() => {
                 Ok(Self::Review(revision.parse().unwrap_or_default()))
             }
+            ["webhook", id] => Ok(Self::Webhook((*id).to_owned())),
             ["principal", id] => Ok(Self::Principal((*id).to_owned())),
             ["role-binding", id] => Ok(Self::RoleBinding((*id).to_owned())),
             ["token", id] => Ok(Self::Token((*id).to_owned())),

@@ -41,6 +41,7 @@ pub(crate) fn world() -> World {
             served_variations: Default::default(),
             requests: OrdMap::new(),
             reviews: OrdMap::new(),
+            webhooks: OrdMap::new(),
         }),
     );
     for (audience, credential) in [(Audience::Server, CREDENTIAL), (Audience::Client, "gdn_client_secret")] {

@@ -118,6 +118,7 @@ impl Writes {
         let served = |flag: &String| format!("served-variations/{key}/{flag}");
         self.all(&old.served_variations, &new.served_variations, served, |served| served)?;
         self.all(&old.reviews, &new.reviews, |revision| format!("review/{key}/{revision}"), |review| review)?;
+        self.all(&old.webhooks, &new.webhooks, |id| format!("webhook/{key}/{id}"), |webhook| webhook)?;
         self.all(&old.sdk_keys, &new.sdk_keys, |id| format!("sdk-key/{key}/{id}"), |sdk_key| sdk_key)?;
         self.all(
             &old.flags,
@@ -229,6 +230,9 @@ fn load_object(
         ("review", [revision]) => {
             let revision = revision.parse().map_err(|_| unknown(name))?;
             project.reviews.insert(revision, Arc::new(read(name, value)?));
+        }
+        ("webhook", [id]) => {
+            project.webhooks.insert((*id).to_owned(), Arc::new(read(name, value)?));
         }
         ("sdk-key", [id]) => {
             project.sdk_keys.insert((*id).to_owned(), Arc::new(read::<SdkKey>(name, value)?));

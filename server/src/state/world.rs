@@ -12,6 +12,7 @@ use crate::environments::{Environment, SdkKey};
 use crate::flags::ServedVariations;
 use crate::identity::Directory;
 use crate::journal::ChainHash;
+use crate::notifications::Webhook;
 use crate::segments::StoredSegment;
 
 use super::{Quotas, Repeatables};
@@ -62,6 +63,8 @@ pub struct Project {
     pub requests: OrdMap<String, Arc<ChangeRequest>>,
     /// Emergency changes, by the revision they made, and what their review found.
     pub reviews: OrdMap<u64, Arc<Review>>,
+    /// Webhooks by id.
+    pub webhooks: OrdMap<String, Arc<Webhook>>,
 }
 
 /// A flag, and when it last changed.

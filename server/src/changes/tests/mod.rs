@@ -9,6 +9,7 @@ mod governed_ways_around;
 mod immutability;
 mod instructions;
 pub(crate) mod people;
+mod plans;
 mod properties;
 
 use std::sync::Arc;
