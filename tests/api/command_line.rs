@@ -8,12 +8,8 @@ use crate::support::people::{admin, person};
 use crate::support::{ServerProcess, TestClient, binary};
 
 fn guidon(server: &str, arguments: &[&str]) -> Output {
-    guidon_as("gdn-test-administrator-token", server, arguments)
-}
-
-fn guidon_as(token: &str, server: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
-    command.args(arguments).env("GUIDON_SERVER", server).env("GUIDON_TOKEN", token);
+    command.args(arguments).env("GUIDON_SERVER", server).env("GUIDON_TOKEN", "gdn-test-administrator-token");
     command.output().expect("the command")
 }
 
@@ -64,11 +60,13 @@ fn a_variation_that_was_served_in_production_is_replaced_and_never_edited() {
     assert_eq!((&refused["code"], &refused["errors"][0]["code"]), (&json!("invalidChange"), &json!("variationServed")));
     assert_eq!(refused["errors"][0]["pointer"], "/instructions/0/value");
 
-    let rollout = json!({"kind": "setRollout", "flag": "engine", "weights": {"on": 30_000, "off": 70_000}});
-    server.client.change("development", json!([{"kind": "turnFlagOn", "flag": "engine"}, rollout])).ok();
+    // The command, where the server's own token may use it.
+    server.client.create_flag("other");
+    let rollout = json!({"kind": "setRollout", "flag": "other", "weights": {"on": 30_000, "off": 70_000}});
+    server.client.change("development", json!([{"kind": "turnFlagOn", "flag": "other"}, rollout])).ok();
     let replace = |arguments: &[&str]| {
-        let all = [&["flag", "replace-variation", "engine"], arguments].concat();
-        let answer = guidon_as(manager.credential().unwrap_or_default(), &server.client.url, &all);
+        let all = [&["flag", "replace-variation", "other"], arguments].concat();
+        let answer = guidon(&server.client.url, &all);
         (
             answer.status.code(),
             format!("{}{}", String::from_utf8_lossy(&answer.stdout), String::from_utf8_lossy(&answer.stderr)),
@@ -76,8 +74,8 @@ fn a_variation_that_was_served_in_production_is_replaced_and_never_edited() {
     };
     let (code, said) = replace(&["on", "on-2", "--value", "true", "--provenance", "human"]);
     assert_eq!(code, Some(0), "{said}");
-    assert!(said.contains("added the variation on-2 to engine") && said.contains("30 % on-2"), "{said}");
-    let shown = server.client.get(flag).ok();
+    assert!(said.contains("added the variation on-2 to other") && said.contains("30 % on-2"), "{said}");
+    let shown = server.client.get("/api/v1/projects/default/flags/other").ok();
     let weights = &shown["environments"]["development"]["fallthrough"]["rollout"]["weights"];
     assert_eq!(*weights, json!({"off": 70_000, "on-2": 30_000}));
     let (code, said) = replace(&["on", "on-2"]);
