@@ -136,7 +136,8 @@ impl<'a> Draft<'a> {
     pub(crate) fn into_world(self) -> World {
         let mut world = self.before.clone();
         world.directory = self.directory;
-        let Some(project) = self.project else { return world };
+        let Some(mut project) = self.project else { return world };
+        flags::note_served(self.before.projects.get(&self.key).map(|before| &**before), &mut project, &self.named);
         for id in self.named.iter().filter_map(|object| if let ObjectId::SdkKey(id) = object { Some(id) } else { None })
         {
             let old = self.before.projects.get(&self.key).and_then(|project| project.sdk_keys.get(id));
@@ -187,6 +188,7 @@ impl<'a> Draft<'a> {
             flags: Default::default(),
             segments: Default::default(),
             sdk_keys: Default::default(),
+            served_variations: Default::default(),
             requests: Default::default(),
             reviews: Default::default(),
             webhooks: Default::default(),

@@ -22,6 +22,7 @@ mod privacy;
 mod profile;
 mod progress;
 mod prompt;
+mod replace;
 mod request;
 mod role;
 mod segment;

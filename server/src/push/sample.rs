@@ -38,6 +38,7 @@ pub(crate) fn world() -> World {
             flags: OrdMap::new(),
             segments: OrdMap::new(),
             sdk_keys: OrdMap::new(),
+            served_variations: Default::default(),
             requests: OrdMap::new(),
             reviews: OrdMap::new(),
             webhooks: OrdMap::new(),

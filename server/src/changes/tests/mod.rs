@@ -6,6 +6,7 @@ mod faults;
 mod governed;
 mod governed_properties;
 mod governed_ways_around;
+mod immutability;
 mod instructions;
 pub(crate) mod people;
 mod plans;
