@@ -14,6 +14,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value};
 
 use super::RequestEdit;
+use crate::drills::DrillEdit;
 use crate::environments::{Audience, Tier};
 use crate::identity::DirectoryEdit;
 use crate::policy::{Action, Group};
@@ -115,6 +116,9 @@ pub enum Instruction {
     /// An edit of a change request.
     #[serde(skip)]
     Request(Box<RequestEdit>),
+    /// The record of a rollback drill, which only the server makes.
+    #[serde(skip)]
+    Drill(Box<DrillEdit>),
 
     // ---- flags, in every environment
     /// Creates a flag; off wherever the definition is silent.
@@ -455,6 +459,7 @@ impl Serialize for Instruction {
         match self {
             Self::Directory(edit) => return edit.serialize(serializer),
             Self::Request(edit) => return edit.serialize(serializer),
+            Self::Drill(edit) => return edit.serialize(serializer),
             _ => {}
         }
         // The derived form is {"kind": {fields}}; the published one is flat.
@@ -476,6 +481,7 @@ impl<'de> Deserialize<'de> for Instruction {
         let flat = Map::deserialize(deserializer)?;
         match flat.get("kind").and_then(Value::as_str).and_then(|kind| kind.parse::<Action>().ok()).map(Action::group) {
             Some(Group::Request) => return read(flat).map(|edit| Self::Request(Box::new(edit))),
+            Some(Group::Rehearse) => return read(flat).map(|edit| Self::Drill(Box::new(edit))),
             Some(Group::Administer | Group::Credential) if is_of_directory(&flat) => {
                 return read(flat).map(|edit| Self::Directory(Box::new(edit)));
             }

@@ -45,7 +45,8 @@ pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instruct
             Instruction::CreateProject { .. } => vec![installation()],
             other => state.map_or_else(Vec::new, |state| in_project(state, named, other)),
         };
-        let flag = instruction.flag().map(str::to_owned);
+        let drilled = if let Instruction::Drill(edit) = instruction { Some(edit.flag()) } else { None };
+        let flag = instruction.flag().or(drilled).map(str::to_owned);
         places.extend(resources.into_iter().map(|resource| Place { action, resource, flag: flag.clone() }));
     }
     places.dedup();

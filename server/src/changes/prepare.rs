@@ -121,7 +121,7 @@ impl Preparing<'_> {
             let edit = directory::resolve(&mut filling, DirectoryEdit::clone(edit));
             return (self.problems.len() == before).then(|| Instruction::Directory(Box::new(edit)));
         }
-        if matches!(instruction, Instruction::CreateProject { .. } | Instruction::Request(_)) {
+        if matches!(instruction, Instruction::CreateProject { .. } | Instruction::Request(_) | Instruction::Drill(_)) {
             return self.as_sent(at, instruction);
         }
         self.resolve_in_project(at, instruction, mint, past)

@@ -22,6 +22,7 @@ impl Instruction {
             Self::LiftFreeze { .. } => "liftFreeze",
             Self::Directory(edit) => edit.kind(),
             Self::Request(edit) => edit.kind(),
+            Self::Drill(edit) => edit.kind(),
             Self::CreateFlag { .. } => "createFlag",
             Self::UpdateFlag { .. } => "updateFlag",
             Self::SetClientSide { .. } => "setClientSide",
@@ -124,6 +125,7 @@ impl Instruction {
                 | Self::RotateSdkKey { .. }
                 | Self::DeclareFreeze { .. }
                 | Self::LiftFreeze { .. }
+                | Self::Drill(_)
         );
         of_environment || self.flag_in_environment().is_some() || self.segment().is_some()
     }
@@ -140,6 +142,8 @@ impl Instruction {
             if matches!(self, Self::CreateFlag { .. } | Self::DeleteFlag { .. }) {
                 let everywhere = project.environments.keys();
                 objects.extend(everywhere.map(|key| ObjectId::FlagEnvironment(key.clone(), flag.to_owned())));
+                let drilled = project.drills.keys().filter(|(_, of)| of == flag);
+                objects.extend(drilled.map(|(key, of)| ObjectId::Drill(key.clone(), of.clone())));
             }
         } else if let Some(segment) = self.segment() {
             objects.insert(ObjectId::Segment(environment.clone(), segment.to_owned()));
@@ -160,6 +164,8 @@ impl Instruction {
                 objects.extend(segments.map(|segment| ObjectId::Segment(key.clone(), segment.stored.key.clone())));
                 let keys = project.sdk_keys.values().filter(|sdk_key| sdk_key.environment == *key);
                 objects.extend(keys.map(|sdk_key| ObjectId::SdkKey(sdk_key.id.clone())));
+                let drilled = project.drills.keys().filter(|(of, _)| of == key);
+                objects.extend(drilled.map(|(of, flag)| ObjectId::Drill(of.clone(), flag.clone())));
             }
             Self::CreateSdkKey { id, .. } | Self::RevokeSdkKey { id } => {
                 objects.insert(ObjectId::SdkKey(id.clone()));
@@ -172,6 +178,15 @@ impl Instruction {
             }
             Self::Request(edit) => {
                 objects.insert(edit.object());
+            }
+            Self::Drill(edit) => {
+                let flag = edit.flag().to_owned();
+                // It changes neither of the first two, but says something of them: it conflicts with what does.
+                objects.extend([
+                    ObjectId::Flag(flag.clone()),
+                    ObjectId::FlagEnvironment(environment.clone(), flag.clone()),
+                    ObjectId::Drill(environment, flag),
+                ]);
             }
             _ => {}
         }

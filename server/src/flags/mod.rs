@@ -6,6 +6,7 @@ pub(crate) mod references;
 mod resolve;
 mod rollout;
 pub mod schema;
+mod snapshot;
 mod targets;
 
 pub(crate) use apply::apply;
@@ -13,3 +14,4 @@ pub(crate) use published::{KnownKeys, publish_clauses};
 pub use published::{publish, visit_clauses, visit_config, visit_flag};
 pub use references::segments_of;
 pub(crate) use resolve::resolve;
+pub use snapshot::snapshot_of;

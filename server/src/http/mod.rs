@@ -7,6 +7,7 @@ pub mod auth;
 pub mod changes;
 pub mod connections;
 mod directory;
+mod drills;
 pub mod environments;
 pub mod exchange;
 pub mod explain;
@@ -54,6 +55,7 @@ use crate::audit::AuditLog;
 use crate::changes::ChangeService;
 use crate::clock::Clock;
 use crate::config::{Limits, Network};
+use crate::drills::DrillService;
 use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
@@ -82,6 +84,8 @@ pub struct ApiParts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<audit::AuditDoor>,
+    /// Rehearses rollbacks.
+    pub drills: Arc<DrillService>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -249,6 +253,7 @@ fn api_routes() -> Router<Api> {
         .route(&in_environment("/sdk-keys/{id}/rotate"), post(sdk_keys::rotate_sdk_key))
         .merge(accounts::routes())
         .merge(audit::routes())
+        .merge(drills::routes())
         .merge(issuers::routes())
         .merge(policies::routes())
         .merge(principals::routes())

@@ -40,6 +40,7 @@ pub(crate) fn world() -> World {
             sdk_keys: OrdMap::new(),
             requests: OrdMap::new(),
             reviews: OrdMap::new(),
+            drills: OrdMap::new(),
         }),
     );
     for (audience, credential) in [(Audience::Server, CREDENTIAL), (Audience::Client, "gdn_client_secret")] {

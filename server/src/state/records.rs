@@ -116,6 +116,8 @@ impl Writes {
         )?;
         self.all(&old.requests, &new.requests, |id| format!("request/{key}/{id}"), |request| request)?;
         self.all(&old.reviews, &new.reviews, |revision| format!("review/{key}/{revision}"), |review| review)?;
+        let of_drill = |(environment, flag): &(String, String)| format!("drill/{key}/{environment}/{flag}");
+        self.all(&old.drills, &new.drills, of_drill, |drill| drill)?;
         self.all(&old.sdk_keys, &new.sdk_keys, |id| format!("sdk-key/{key}/{id}"), |sdk_key| sdk_key)?;
         self.all(
             &old.flags,
@@ -224,6 +226,9 @@ fn load_object(
         ("review", [revision]) => {
             let revision = revision.parse().map_err(|_| unknown(name))?;
             project.reviews.insert(revision, Arc::new(read(name, value)?));
+        }
+        ("drill", [environment, flag]) => {
+            project.drills.insert(((*environment).to_owned(), (*flag).to_owned()), Arc::new(read(name, value)?));
         }
         ("sdk-key", [id]) => {
             project.sdk_keys.insert((*id).to_owned(), Arc::new(read::<SdkKey>(name, value)?));

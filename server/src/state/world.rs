@@ -8,6 +8,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::request::ChangeRequest;
+use crate::drills::StandingDrill;
 use crate::environments::{Environment, SdkKey};
 use crate::identity::Directory;
 use crate::journal::ChainHash;
@@ -59,6 +60,8 @@ pub struct Project {
     pub requests: OrdMap<String, Arc<ChangeRequest>>,
     /// Emergency changes, by the revision they made, and what their review found.
     pub reviews: OrdMap<u64, Arc<Review>>,
+    /// The last rollback drill of each flag in each environment.
+    pub drills: OrdMap<(String, String), Arc<StandingDrill>>,
 }
 
 /// A flag, and when it last changed.

@@ -12,8 +12,9 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    Api, accounts, assignments, audit, changes, connections, environments, exchange, explain, flags, issuers, journal,
-    policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, status, tokens,
+    Api, accounts, assignments, audit, changes, connections, drills, environments, exchange, explain, flags, issuers,
+    journal, policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session,
+    status, tokens,
 };
 
 /// Path of the document.
@@ -25,11 +26,12 @@ const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
 /// Schemas, by area; every name stands once.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 5] = [
     include_str!("schemas.json"),
     include_str!("access.json"),
     include_str!("requests.json"),
     include_str!("audit.json"),
+    include_str!("drills.json"),
 ];
 
 #[derive(OpenApi)]
@@ -75,6 +77,7 @@ pub fn document() -> Value {
     for more in [
         accounts::Operations::openapi(),
         audit::Operations::openapi(),
+        drills::Operations::openapi(),
         exchange::Operations::openapi(),
         issuers::Operations::openapi(),
         policies::Operations::openapi(),
