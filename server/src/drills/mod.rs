@@ -32,4 +32,6 @@ pub trait Prober: Send + Sync + 'static {
 }
 
 #[cfg(test)]
+mod service_tests;
+#[cfg(test)]
 mod tests;
