@@ -258,6 +258,7 @@ impl ChangeService {
             }
         };
         let touched = std::iter::once(flag.to_owned()).collect();
+        let reach = reach.get(environment).cloned().unwrap_or_else(Reach::unknown);
         let movement = direction(&old, &new, environment, &touched, &Default::default(), &reach);
         let proof = Proof {
             validates: reasons.is_empty(),
@@ -342,9 +343,11 @@ struct Touch {
 
 impl Touch {
     fn of(entry: &Entry, environment: &str, flag: &str) -> Self {
-        let here = entry.environment.as_deref() == Some(environment);
-        let about = entry.instructions.iter().filter(|instruction| instruction.flag() == Some(flag));
-        let edits: Vec<&Instruction> = about.filter(|_| here).collect();
+        let named = entry.environment.as_deref();
+        let about = entry.instructions.iter().filter(|instruction| {
+            instruction.flag() == Some(flag) && instruction.environment(named).is_none_or(|key| key == environment)
+        });
+        let edits: Vec<&Instruction> = about.map(Instruction::edit).collect();
         let went_back_to = match edits.as_slice() {
             [Instruction::RevertFlag { to_revision, .. }] => Some(*to_revision),
             _ => None,

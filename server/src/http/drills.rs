@@ -203,7 +203,7 @@ pub async fn list_drills(
     let after = query.after.unwrap_or_default();
     let key = |drill: &&Arc<StandingDrill>| format!("{}/{}", drill.environment, drill.flag);
     let mut drills: Vec<&Arc<StandingDrill>> = state.drills.values().filter(wanted).collect();
-    drills.sort_by_key(|drill| key(&drill));
+    drills.sort_by_key(key);
     let rest = drills.into_iter().filter(|drill| after.is_empty() || key(drill) > after);
     let view = |drill: &&Arc<StandingDrill>| {
         let mut shown = shown(&state, drill, now);

@@ -14,7 +14,7 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 use super::{
     Api, accounts, assignments, audit, changes, connections, drills, environments, exchange, explain, flags, issuers,
     journal, policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session,
-    status, tokens,
+    sessions, status, tokens,
 };
 
 /// Path of the document.
@@ -86,6 +86,7 @@ pub fn document() -> Value {
         requests::Operations::openapi(),
         roles::Operations::openapi(),
         session::Operations::openapi(),
+        sessions::Operations::openapi(),
         tokens::Operations::openapi(),
     ] {
         operations.merge(more);
