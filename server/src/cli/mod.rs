@@ -8,6 +8,7 @@ mod api;
 mod assignments;
 mod audit;
 mod change;
+mod check;
 mod environment;
 mod error;
 mod flag;
@@ -25,6 +26,7 @@ mod prompt;
 mod replace;
 mod request;
 mod role;
+mod rollback;
 mod segment;
 mod serve;
 mod service_account;
@@ -49,7 +51,8 @@ use profile::ServerOptions;
 
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 unexpected, 2 command line, 3 server not reached, 4 credential refused, 5 not found, \
-6 invalid request, 7 changed in between, 8 store damaged, 9 not now, try again.";
+6 invalid request, 7 changed in between, 8 store damaged, 9 not now, try again, \
+10 a rollback drill did not pass.";
 
 /// Feature flags and controlled releases for code that an AI wrote.
 #[derive(Debug, Parser)]
@@ -93,6 +96,8 @@ enum Command {
     SdkKey(environment::SdkKeyCommand),
     /// Make a change that a file describes
     Change(Box<change::ChangeArgs>),
+    /// Roll a flag back; `rollback drill` rehearses it
+    Rollback(Box<rollback::RollbackArgs>),
     /// Change requests: changes that others have to agree to
     #[command(subcommand)]
     Request(request::RequestCommand),
@@ -170,6 +175,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Env(command) => environment::run_env(command, &api()?, output),
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
         Command::Change(args) => change::run(&args, &api()?, output),
+        Command::Rollback(args) => rollback::run(*args, &api()?, output),
         Command::Request(command) => request::run(command, &api()?, output),
         Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
         Command::Review(command) => freeze::run_review(command, &api()?, output),
