@@ -41,8 +41,8 @@ pub enum ApplyError {
         /// Why not.
         refusal: String,
     },
-    /// The instruction needs an environment and its change names none.
-    #[error("the change names no environment")]
+    /// The instruction needs an environment, and neither it nor its change names one.
+    #[error("neither the instruction nor its change names an environment")]
     NoEnvironment,
     /// A field that the server fills in is missing.
     #[error("`{field}` is not filled in")]
@@ -107,7 +107,7 @@ impl<'a> Draft<'a> {
         self.project.as_ref()
     }
 
-    /// The environment that environment-bound instructions apply to.
+    /// The environment that environment-bound instructions apply to, unless they name one themselves.
     pub(crate) fn environment(&self) -> Option<&str> {
         self.environment.as_deref()
     }
@@ -153,18 +153,18 @@ impl<'a> Draft<'a> {
 
     /// Applies one resolved instruction. On an error the draft is as it was.
     pub(crate) fn apply(&mut self, instruction: &Instruction, keys: &dyn KeySetSource) -> Result<(), ApplyError> {
-        if let Instruction::CreateProject { name } = instruction {
+        if let Instruction::CreateProject { name } = instruction.edit() {
             self.create_project(name)?;
         }
-        if let Instruction::Directory(edit) = instruction {
+        if let Instruction::Directory(edit) = instruction.edit() {
             identity::directory::apply(&mut self.directory, edit, self.at)?;
             self.named.extend(edit.objects());
             return Ok(());
         }
-        let environment = self.environment.clone();
         let mut project = self.project.take().ok_or_else(|| unknown("project", &self.key))?;
-        let objects = instruction.objects(&project, environment.as_deref());
-        let applied = self.edit(&mut project, environment.as_deref(), instruction, keys);
+        let named = self.environment.as_deref();
+        let objects = instruction.objects(&project, named);
+        let applied = self.edit(&mut project, instruction.environment(named), instruction.edit(), keys);
         self.project = Some(project);
         applied?;
         self.named.extend(objects);

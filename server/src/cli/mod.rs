@@ -32,6 +32,7 @@ mod role;
 mod segment;
 mod serve;
 mod service_account;
+mod session;
 mod session_file;
 mod show;
 mod store;
@@ -129,6 +130,9 @@ enum Command {
     Whoami,
     /// Prove your second factor again, for what needs a fresh one
     Factor,
+    /// Where you are signed in: list, and sign out elsewhere
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// AI agents: register, list, renew, disable
     #[command(subcommand)]
     Agent(agent::AgentCommand),
@@ -191,6 +195,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Logout => login::logout(cli.server.target()?, output),
         Command::Whoami => login::whoami(&api()?, output),
         Command::Factor => login::factor(&api()?, output),
+        Command::Session(command) => session::run(command, &api()?, output),
         Command::Agent(command) => agent::run(command, &api()?, output),
         Command::ServiceAccount(command) => service_account::run(command, &api()?, output),
         Command::Role(command) => role::run(command, &api()?, output),

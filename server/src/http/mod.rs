@@ -32,6 +32,7 @@ pub mod sdk;
 pub mod sdk_keys;
 pub mod segments;
 pub mod session;
+pub mod sessions;
 mod shown;
 pub mod status;
 pub mod strict;
@@ -256,5 +257,6 @@ fn api_routes() -> Router<Api> {
         .merge(requests::routes())
         .merge(roles::routes())
         .merge(session::routes())
+        .merge(sessions::routes())
         .merge(tokens::routes())
 }

@@ -13,7 +13,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     Api, accounts, assignments, audit, changes, connections, environments, exchange, explain, flags, issuers, journal,
-    policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, status, tokens,
+    policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, sessions,
+    status, tokens,
 };
 
 /// Path of the document.
@@ -83,6 +84,7 @@ pub fn document() -> Value {
         requests::Operations::openapi(),
         roles::Operations::openapi(),
         session::Operations::openapi(),
+        sessions::Operations::openapi(),
         tokens::Operations::openapi(),
     ] {
         operations.merge(more);

@@ -381,8 +381,16 @@ fn step(instruction: &Instruction) -> Option<&RequestEdit> {
     }
 }
 
+/// What is done, wherever.
+fn bare(instruction: &Instruction) -> &Instruction {
+    match instruction {
+        Instruction::Within { edit, .. } => edit,
+        other => other,
+    }
+}
+
 fn kind(instruction: &Instruction) -> Option<Kind> {
-    Some(match instruction {
+    Some(match bare(instruction) {
         Instruction::ArchiveFlag { .. } | Instruction::DeleteFlag { .. } | Instruction::DeleteSegment { .. } => {
             Kind::Delete
         }
@@ -404,11 +412,14 @@ fn is_frozen(world: &World, environment: &str, now: u64) -> bool {
     })
 }
 
-/// Where an instruction does something: in the environment its change names; flag-wide, wherever the flag is on or has been; and
+/// Where an instruction does something: in its own environment, or in the one that its change names; flag-wide, wherever the flag is on or has been; and
 /// where that is nowhere, in development.
 fn touched(world: &World, named: Option<&str>, instruction: &Instruction) -> Vec<String> {
     if let Instruction::CreateEnvironment { key, .. } = instruction {
         return vec![key.clone()];
+    }
+    if let Instruction::Within { environment, .. } = instruction {
+        return vec![environment.clone()];
     }
     if instruction.needs_environment() {
         return named.map(str::to_owned).into_iter().collect();
@@ -468,7 +479,7 @@ fn ai_share(world: &World, environment: &str) -> f64 {
 /// Whether all it does is to turn flags off: the kill switch may be thrown, whoever is moved by it.
 fn kills(entry: &Entry) -> bool {
     let mut content = entry.instructions.iter().filter(|it| !matches!(it, Instruction::Request(_))).peekable();
-    content.peek().is_some() && content.all(|it| matches!(it, Instruction::TurnFlagOff { .. }))
+    content.peek().is_some() && content.all(|it| matches!(bare(it), Instruction::TurnFlagOff { .. }))
 }
 
 /// Whether all who are moved in the environment get the off variation or one that a person wrote, and somebody is moved.
@@ -520,8 +531,7 @@ fn same(asked: &[Instruction], made: &[&Instruction]) -> bool {
         (
             instruction.kind(),
             instruction.flag().or(instruction.segment()).map(str::to_owned),
-            value["weights"].clone(),
-            value["variation"].clone(),
+            [value["weights"].clone(), value["variation"].clone(), value["environment"].clone()],
         )
     };
     let mut rest = asked.iter().map(about);
