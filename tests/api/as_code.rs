@@ -310,13 +310,19 @@ fn wrong_files_are_refused_whole_with_every_line() {
 fn files_up_to_the_limit_are_answered() {
     let shop = Shop::open();
     let (files, text) = (shop.files(), "x".repeat(900 << 10));
-    for number in 0..11 {
+    let write = |number: usize| {
         let flag = format!("flags:\n  f{number}:\n    description: \"{text}\"\n");
         shop.write(&[(&format!("f{number:02}.yaml"), &flag)]);
-    }
+    };
+    (0..8).for_each(write);
     // All of it reaches the server, which finds it wrong at its lines.
     let said = shop.run(&["plan", "-f", &files]).ends(6);
-    assert!(said.err.contains("f00.yaml:") && said.err.contains("f10.yaml:"), "{:.2000}", said.err);
+    assert!(said.err.contains("f00.yaml:") && said.err.contains("f07.yaml:"), "{:.2000}", said.err);
+    // More than the server takes in one request, and less than the command line does.
+    (8..11).for_each(write);
+    shop.run(&["plan", "-f", &files]).ends(6).complains(&["--max-body-bytes"]);
+    (11..12).for_each(write);
+    shop.run(&["plan", "-f", &files]).ends(6).complains(&["f11.yaml: with this file", "10 MiB"]);
 }
 
 #[test]
@@ -391,7 +397,7 @@ fn what_is_exported_plans_as_empty() {
         let plan = shop.run(&["--json", "plan", "-f", folder]).ends(0).json();
         assert_eq!((&plan["differences"], &plan["unmanaged"]), (&json!([]), &json!([])), "round {round}");
         let first = contents(&out);
-        shop.run(&["export", "-d", folder]).ends(0).prints(&["0 files written"]);
+        shop.run(&["export", "-d", folder]).ends(0).prints(&["files written: 0,"]);
         assert_eq!(contents(&out), first, "the same state, the same bytes");
         for edit in 0..6 {
             let ai = random.random_range(0..=100_000);
@@ -415,14 +421,14 @@ fn what_is_exported_plans_as_empty() {
     // What was removed on the server goes, what somebody edited stays.
     let gone = json!([{"kind": "archiveFlag", "flag": "inbox"}, {"kind": "deleteFlag", "flag": "inbox"}]);
     shop.developer.client.change("development", gone).ok();
-    shop.run(&["export", "-d", folder]).ends(0).prints(&["1 removed"]);
+    shop.run(&["export", "-d", folder]).ends(0).prints(&["removed: 1 "]);
     assert!(!out.join("flags/inbox.yaml").exists());
     let engine = out.join("flags/engine.yaml");
     let edited = fs::read_to_string(&engine).expect("a file").replace("kind: string", "kind: string # edited");
     fs::write(&engine, &edited).expect("a file");
     shop.run(&["export", "-d", folder]).ends(2).complains(&["flags/engine.yaml", "--force"]);
     assert_eq!(fs::read_to_string(&engine).expect("a file"), edited);
-    shop.run(&["export", "-d", folder, "--force"]).ends(0).prints(&["1 files written"]);
+    shop.run(&["export", "-d", folder, "--force"]).ends(0).prints(&["files written: 1,"]);
     assert!(!fs::read_to_string(&engine).expect("a file").contains("# edited"));
 }
 

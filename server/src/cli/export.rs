@@ -85,7 +85,7 @@ pub fn run(args: &ExportArgs, api: &Api, output: &Output) -> Result<(), CliError
         let (wrote, removed) = (written.len(), removed.len());
         let folder = args.directory.display();
         output.line(format!(
-            "{folder}: {wrote} files written, {same} unchanged, {removed} removed (revision {}).",
+            "{folder}: files written: {wrote}, unchanged: {same}, removed: {removed} (revision {}).",
             text(revision)
         ))?;
         if !left.is_empty() {

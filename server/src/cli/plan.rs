@@ -160,6 +160,15 @@ impl Wanted {
 
     fn send(&mut self, api: &Api, path: &str, body: &Value) -> Result<Value, CliError> {
         let answer = api.post(&api.in_project(path), body);
+        let answer = answer.map_err(|error| match error {
+            CliError::Problem(mut problem) if problem.status == 413 => {
+                let remedy = "the files are larger than the server takes in one request; apply them in parts, or start it with a \
+                              larger --max-body-bytes";
+                problem.document["detail"] = json!(remedy);
+                CliError::Problem(problem)
+            }
+            other => other,
+        });
         let Some(files) = &mut self.files else { return answer };
         let found = match &answer {
             Err(CliError::Problem(problem)) => problem.document["errors"].as_array().cloned().unwrap_or_default(),
