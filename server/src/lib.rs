@@ -18,6 +18,7 @@ pub mod policy;
 pub mod push;
 pub mod segments;
 pub mod shutdown;
+pub mod spelling;
 pub mod state;
 pub mod telemetry;
 pub mod vault;

@@ -1,6 +1,7 @@
 //! The rules of flags: what each instruction means, and what a definition must be. Pure.
 
 mod apply;
+pub(crate) mod diff;
 mod published;
 pub(crate) mod references;
 mod resolve;

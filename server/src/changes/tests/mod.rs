@@ -8,6 +8,7 @@ mod governed_properties;
 mod governed_ways_around;
 mod instructions;
 pub(crate) mod people;
+mod plans;
 mod properties;
 
 use std::sync::Arc;
