@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::Tier;
-use super::export::{ExportOptions, clause_of, flag_of, serve_of, serving_of};
+use super::export::{ExportOptions, clause_of, flag_of, serve_of};
 use super::steps::pointer_part;
 use crate::flags::diff::is_same_rule;
 use crate::segments::diff::{WantedSegment, diff_keys, is_same};
@@ -408,9 +408,4 @@ pub(crate) fn segment(standing: Option<&SegmentState>, wanted: &WantedSegment, d
             }
         }
     }
-}
-
-/// How an environment serves a flag, as a value without persons' keys.
-pub(crate) fn serving_json(config: &FlagEnvironment) -> Value {
-    json!(serving_of(config, ExportOptions::default()))
 }

@@ -3,11 +3,13 @@
 mod apply;
 pub mod difference;
 pub mod document;
+pub mod drift;
 mod expected;
 mod export;
 mod overlay;
 pub mod plan;
 mod pointers;
+pub mod promote;
 mod resolve;
 mod retire;
 pub(crate) mod steps;

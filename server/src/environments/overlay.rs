@@ -139,7 +139,7 @@ fn variations(
 }
 
 /// How the environment is to serve the flag.
-fn in_environment(
+pub(crate) fn in_environment(
     standing: &FlagEnvironment,
     document: &ServingDocument,
     at: &str,

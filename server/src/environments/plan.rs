@@ -104,15 +104,7 @@ impl Plan {
 /// The plan that makes of `project` what `document` says.
 #[must_use]
 pub fn plan(project: &Project, document: &Document, options: &PlanOptions<'_>) -> Plan {
-    let mut planning = Planning {
-        project,
-        seen: options.seen,
-        expected: Expected::new(project),
-        tiers: project.environments.values().map(|known| (known.key.clone(), known.tier)).collect(),
-        new_environments: BTreeSet::new(),
-        edits: Vec::new(),
-        plan: Plan::default(),
-    };
+    let mut planning = Planning::new(project, options.seen);
     for (key, environment) in document.environments.iter().flatten() {
         planning.environment(key, environment);
     }
@@ -142,6 +134,20 @@ pub(super) struct Planning<'a> {
     new_environments: BTreeSet<String>,
     pub(super) edits: Vec<Edit>,
     pub(super) plan: Plan,
+}
+
+impl<'a> Planning<'a> {
+    pub(super) fn new(project: &'a Project, seen: &'a dyn Fn(&str) -> bool) -> Self {
+        Self {
+            project,
+            seen,
+            expected: Expected::new(project),
+            tiers: project.environments.values().map(|known| (known.key.clone(), known.tier)).collect(),
+            new_environments: BTreeSet::new(),
+            edits: Vec::new(),
+            plan: Plan::default(),
+        }
+    }
 }
 
 impl Planning<'_> {

@@ -44,6 +44,11 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/projects", Write),
     ("GET", "/api/v1/projects/{project}", Somewhere(Action::ReadConfiguration)),
     ("POST", "/api/v1/projects/{project}/changes", Write),
+    ("POST", "/api/v1/projects/{project}/plan", Somewhere(Action::ReadConfiguration)),
+    ("POST", "/api/v1/projects/{project}/apply", Write),
+    ("POST", "/api/v1/projects/{project}/promote", Write),
+    ("GET", "/api/v1/projects/{project}/drift", Somewhere(Action::ReadConfiguration)),
+    ("GET", "/api/v1/projects/{project}/documents", Somewhere(Action::ExportConfiguration)),
     ("GET", "/api/v1/projects/{project}/flags", Somewhere(Action::ReadConfiguration)),
     ("GET", "/api/v1/projects/{project}/flags/{flag}", Somewhere(Action::ReadConfiguration)),
     ("GET", "/api/v1/projects/{project}/flags/{flag}/history", Somewhere(Action::ReadJournal)),
@@ -131,6 +136,12 @@ impl Sight {
     #[must_use]
     pub fn sees(&self, environment: &str) -> bool {
         self.0.contains(environment)
+    }
+
+    /// Whether the caller may see nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether the caller may see all of these.

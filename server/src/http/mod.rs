@@ -18,6 +18,7 @@ pub mod middleware;
 pub mod openapi;
 pub mod page;
 pub mod parameters;
+pub mod plans;
 pub mod policies;
 pub mod principals;
 pub mod privacy;
@@ -215,7 +216,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
 
 /// Routes of callers who have no credential yet, such as those who sign in. They slow whoever is refused themselves.
 fn stranger_routes() -> Router<Api> {
-    Router::new().merge(exchange::open_routes()).merge(session::open_routes())
+    Router::new().merge(exchange::open_routes()).merge(plans::open_routes()).merge(session::open_routes())
 }
 
 fn operation_routes() -> Router<Api> {
@@ -251,6 +252,7 @@ fn api_routes() -> Router<Api> {
         .merge(accounts::routes())
         .merge(audit::routes())
         .merge(issuers::routes())
+        .merge(plans::routes())
         .merge(policies::routes())
         .merge(principals::routes())
         .merge(privacy::routes())

@@ -92,6 +92,7 @@ actions! {
     }
     Export {
         ExportAudit "exportAudit" "Hands out the audit trail."
+        ExportConfiguration "exportConfiguration" "Hands out the configuration as files."
     }
     Edit {
         CreateFlag "createFlag" "Creates a flag."

@@ -13,8 +13,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     Api, accounts, assignments, audit, changes, connections, environments, exchange, explain, flags, issuers, journal,
-    policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, sessions,
-    status, tokens,
+    plans, policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session,
+    sessions, status, tokens,
 };
 
 /// Path of the document.
@@ -26,9 +26,10 @@ const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
 /// Schemas, by area; every name stands once.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 5] = [
     include_str!("schemas.json"),
     include_str!("access.json"),
+    include_str!("plans.json"),
     include_str!("requests.json"),
     include_str!("audit.json"),
 ];
@@ -78,6 +79,7 @@ pub fn document() -> Value {
         audit::Operations::openapi(),
         exchange::Operations::openapi(),
         issuers::Operations::openapi(),
+        plans::Operations::openapi(),
         policies::Operations::openapi(),
         principals::Operations::openapi(),
         privacy::Operations::openapi(),
