@@ -11,7 +11,7 @@ use serde_json::Value;
 /// |---|---|
 /// | 0 | done |
 /// | 1 | something unexpected; the message says what |
-/// | 2 | the command line is not understood |
+/// | 2 | the command line is not understood; of `guidon drift`, which then has printed it: there is drift |
 /// | 3 | the server cannot be reached |
 /// | 4 | the credential is missing, refused, or may not do this |
 /// | 5 | there is no such project, environment, flag, segment or key |
@@ -51,6 +51,25 @@ pub enum CliError {
         /// What the drill found.
         report: Value,
     },
+    /// Configuration files are wrong; every problem has its file and line.
+    #[error("{message}")]
+    Files {
+        /// All of it, for people.
+        message: String,
+        /// The problems, each a line.
+        problems: Vec<String>,
+    },
+    /// What was to be applied is older than what others changed since.
+    #[error("{message}")]
+    Stale {
+        /// All of it, for people.
+        message: String,
+        /// The entries in its way.
+        entries: Value,
+    },
+    /// What was compared differs.
+    #[error("{0}")]
+    Drift(String),
     /// A store or file is damaged.
     #[error("{0}")]
     Damaged(String),
@@ -109,7 +128,9 @@ impl CliError {
             },
             Self::Unreachable { .. } => 3,
             Self::NoToken(_) => 4,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Drift(_) => 2,
+            Self::Files { .. } => 6,
+            Self::Stale { .. } => 7,
             Self::Damaged(_) => 8,
             Self::DrillFailed { .. } => 10,
             Self::BrokenPipe => 0,
@@ -124,6 +145,11 @@ impl CliError {
             Self::Problem(problem) if problem.document.is_object() => problem.document.clone(),
             Self::DrillFailed { report, .. } => {
                 serde_json::json!({ "title": "the drill did not pass", "code": "drillFailed", "reasons": report["reasons"] })
+            }
+            Self::Files { message, problems } => super::yaml::problem_document(message, problems),
+            Self::Stale { message, entries } => {
+                let title = message.lines().next().unwrap_or_default();
+                serde_json::json!({ "title": title, "code": "staleRevision", "entries": entries })
             }
             other => serde_json::json!({ "title": other.to_string() }),
         }
