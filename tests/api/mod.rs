@@ -13,3 +13,4 @@ mod secrets;
 mod serving;
 mod sight;
 mod trail;
+mod webhooks;

@@ -233,6 +233,7 @@ impl About {
                 // Where it was judged, which the grounds say.
                 ObjectId::Request(_)
                 | ObjectId::Review(_)
+                | ObjectId::Webhook(_)
                 | ObjectId::Principal(_)
                 | ObjectId::RoleBinding(_)
                 | ObjectId::Token(_)

@@ -13,7 +13,7 @@ use crate::journal::{ObjectHash, ObjectId};
 use crate::state::{
     Finding, FlagState, KeySetSource, Project, Review, SegmentState, World, hash_in_directory, hash_object,
 };
-use crate::{environments, flags, segments};
+use crate::{environments, flags, notifications, segments};
 
 /// Why a resolved instruction does not apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -137,7 +137,8 @@ impl<'a> Draft<'a> {
     pub(crate) fn into_world(self) -> World {
         let mut world = self.before.clone();
         world.directory = self.directory;
-        let Some(project) = self.project else { return world };
+        let Some(mut project) = self.project else { return world };
+        flags::note_served(self.before.projects.get(&self.key).map(|before| &**before), &mut project, &self.named);
         for id in self.named.iter().filter_map(|object| if let ObjectId::SdkKey(id) = object { Some(id) } else { None })
         {
             let old = self.before.projects.get(&self.key).and_then(|project| project.sdk_keys.get(id));
@@ -188,8 +189,10 @@ impl<'a> Draft<'a> {
             flags: Default::default(),
             segments: Default::default(),
             sdk_keys: Default::default(),
+            served_variations: Default::default(),
             requests: Default::default(),
             reviews: Default::default(),
+            webhooks: Default::default(),
             drills: Default::default(),
         });
         Ok(())
@@ -208,6 +211,8 @@ impl<'a> Draft<'a> {
         }
         if let Instruction::Request(edit) = instruction {
             self.edit_request(project, edit)
+        } else if let Instruction::Webhook(edit) = instruction {
+            notifications::apply(project, edit, self.at, self.revision)
         } else if let (Instruction::Drill(edit), Some(environment)) = (instruction, environment) {
             self.edit_drill(project, environment, edit)
         } else if let Some(key) = instruction.flag() {

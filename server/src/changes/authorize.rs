@@ -414,9 +414,15 @@ impl Judging<'_> {
                 }
             }
         }
-        let turns_on = self.instructions.iter().any(|it| matches!(it.edit(), Instruction::TurnFlagOn { .. }));
-        let widens_production = (judgement.direction == Direction::Widening || turns_on)
-            && judgement.environments.iter().any(|key| environment(project, key).tier == Some(Tier::Production));
+        let turns_on = |key: &str| {
+            self.instructions.iter().any(|it| {
+                matches!(it.edit(), Instruction::TurnFlagOn { .. }) && it.environment(self.environment) == Some(key)
+            })
+        };
+        let widens_production = judgement.environments.iter().any(|key| {
+            environment(project, key).tier == Some(Tier::Production)
+                && (turns_on(key) || self.movement(key).direction == Direction::Widening)
+        });
         let fresh = has_fresh_factor(self.author, self.now);
         if judgement.applies_by_itself() && widens_production && self.author.kind == PrincipalKind::Human && !fresh {
             // It would be made at once: with nobody else looking, it is the author's factor that counts.

@@ -40,6 +40,7 @@ fn about_project(instruction: &Instruction) -> String {
         Instruction::LiftFreeze { id } => format!("lifted the freeze {id}"),
         Instruction::Directory(edit) => about_directory(edit),
         Instruction::Request(edit) => about_request(edit),
+        Instruction::Webhook(edit) => edit.describe(),
         Instruction::Drill(edit) => {
             let DrillEdit::RecordDrill { flag, report } = &**edit;
             let outcome = if report.passed { "passed" } else { "failed" };

@@ -18,6 +18,7 @@ use super::RequestEdit;
 use crate::drills::DrillEdit;
 use crate::environments::{Audience, Tier};
 use crate::identity::DirectoryEdit;
+use crate::notifications::WebhookEdit;
 use crate::policy::{Action, Group};
 use crate::segments::StoredSegment;
 
@@ -118,6 +119,9 @@ pub enum Instruction {
     /// An edit of a change request.
     #[serde(skip)]
     Request(Box<RequestEdit>),
+    /// An edit of a webhook.
+    #[serde(skip)]
+    Webhook(Box<WebhookEdit>),
     /// The record of a rollback drill, which only the server makes.
     #[serde(skip)]
     Drill(Box<DrillEdit>),
@@ -474,6 +478,7 @@ impl Serialize for Instruction {
         match self {
             Self::Directory(edit) => return edit.serialize(serializer),
             Self::Request(edit) => return edit.serialize(serializer),
+            Self::Webhook(edit) => return edit.serialize(serializer),
             Self::Drill(edit) => return edit.serialize(serializer),
             Self::Within { environment, edit } => {
                 let flat = edit.serialize(serde_json::value::Serializer).map_err(ser::Error::custom)?;
@@ -502,6 +507,10 @@ impl Serialize for Instruction {
 impl<'de> Deserialize<'de> for Instruction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut flat = Map::deserialize(deserializer)?;
+        let is_of_webhook = |kind: &str| WebhookEdit::KINDS.contains(&kind);
+        if flat.get("kind").and_then(Value::as_str).is_some_and(is_of_webhook) {
+            return read(flat).map(|edit| Self::Webhook(Box::new(edit)));
+        }
         match flat.get("kind").and_then(Value::as_str).and_then(|kind| kind.parse::<Action>().ok()).map(Action::group) {
             Some(Group::Request) => return read(flat).map(|edit| Self::Request(Box::new(edit))),
             Some(Group::Rehearse) => return read(flat).map(|edit| Self::Drill(Box::new(edit))),

@@ -90,6 +90,10 @@ fn in_project(project: &Project, named: Option<&str>, instruction: &Instruction)
             vec![environment(project, &key.unwrap_or_default())]
         }
         Instruction::Request(edit) => of_request(project, edit),
+        // What a webhook tells of is the whole project, whatever its filters say.
+        Instruction::Webhook(_) => {
+            vec![Resource { project: project.key.clone(), environment: String::new(), tier: None }]
+        }
         Instruction::CreateFlag { flag } => {
             // What the definition says of an environment by itself is an edit there.
             let silent = flag.default_environment();

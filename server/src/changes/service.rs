@@ -431,7 +431,7 @@ impl ChangeService {
     }
 
     /// Whether the same request was made before.
-    pub(super) fn is_repeat(&self, author: &Author, sent: Option<&IdempotencyKey>) -> bool {
+    pub(crate) fn is_repeat(&self, author: &Author, sent: Option<&IdempotencyKey>) -> bool {
         let world = self.world();
         sent.is_some_and(|sent| world.repeatable.get(&idempotency(author, sent).key, self.clock.now_ms()).is_some())
     }

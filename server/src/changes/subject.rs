@@ -67,6 +67,7 @@ impl Instruction {
             Self::LiftFreeze { .. } => "liftFreeze",
             Self::Directory(edit) => edit.kind(),
             Self::Request(edit) => edit.kind(),
+            Self::Webhook(edit) => edit.kind(),
             Self::Drill(edit) => edit.kind(),
             Self::Within { edit, .. } => edit.kind(),
             Self::CreateFlag { .. } => "createFlag",
@@ -226,6 +227,9 @@ impl Instruction {
             }
             Self::Request(edit) => {
                 objects.insert(edit.object());
+            }
+            Self::Webhook(edit) => {
+                objects.insert(ObjectId::Webhook(edit.id().to_owned()));
             }
             Self::Drill(edit) => {
                 let flag = edit.flag().to_owned();

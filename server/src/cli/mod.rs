@@ -23,6 +23,7 @@ mod privacy;
 mod profile;
 mod progress;
 mod prompt;
+mod replace;
 mod request;
 mod role;
 mod rollback;
@@ -36,6 +37,7 @@ mod store;
 mod token;
 mod trail;
 mod transfer;
+mod webhook;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -137,6 +139,9 @@ enum Command {
     /// Issuers whose identity tokens buy tokens, for CI
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Webhooks: who is told what happens in the project
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -186,6 +191,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Role(command) => role::run(command, &api()?, output),
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
     }
 }

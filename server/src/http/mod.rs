@@ -19,6 +19,7 @@ pub mod middleware;
 pub mod openapi;
 pub mod page;
 pub mod parameters;
+pub mod plans;
 pub mod policies;
 pub mod principals;
 pub mod privacy;
@@ -39,6 +40,7 @@ pub mod status;
 pub mod strict;
 pub mod tokens;
 pub mod transport;
+pub mod webhooks;
 pub mod write;
 
 use std::net::IpAddr;
@@ -60,6 +62,7 @@ use crate::drills::DrillService;
 use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
+use crate::notifications::Notifications;
 use crate::shutdown::Shutdown;
 use crate::state::{Project, World};
 use crate::telemetry::Metrics;
@@ -85,6 +88,8 @@ pub struct ApiParts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<audit::AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
     /// Rehearses rollbacks.
     pub drills: Arc<DrillService>,
     /// The time of day.
@@ -219,7 +224,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
 
 /// Routes of callers who have no credential yet, such as those who sign in. They slow whoever is refused themselves.
 fn stranger_routes() -> Router<Api> {
-    Router::new().merge(exchange::open_routes()).merge(session::open_routes())
+    Router::new().merge(exchange::open_routes()).merge(plans::open_routes()).merge(session::open_routes())
 }
 
 fn operation_routes() -> Router<Api> {
@@ -256,6 +261,7 @@ fn api_routes() -> Router<Api> {
         .merge(audit::routes())
         .merge(drills::routes())
         .merge(issuers::routes())
+        .merge(plans::routes())
         .merge(policies::routes())
         .merge(principals::routes())
         .merge(privacy::routes())
@@ -264,4 +270,5 @@ fn api_routes() -> Router<Api> {
         .merge(session::routes())
         .merge(sessions::routes())
         .merge(tokens::routes())
+        .merge(webhooks::routes())
 }

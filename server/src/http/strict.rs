@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::problem::Fault;
 use crate::changes::Instruction;
 use crate::changes::instruction::ENVIRONMENT;
+pub use crate::spelling::nearest;
 
 /// Most faults one problem document lists.
 pub const MAX_FAULTS: usize = 100;
@@ -564,16 +565,6 @@ fn describe(unexpected: Unexpected<'_>) -> String {
         Unexpected::Float(value) => format!("the number {value}"),
         other => other.to_string(),
     }
-}
-
-/// The known word that is most like `word`, if any is like it.
-#[must_use]
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (score, near) = known
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), *candidate))
-        .max_by(|left, right| left.0.total_cmp(&right.0))?;
-    (score > 0.8).then_some(near)
 }
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ pub enum ObjectId {
     Request(String),
     /// The review of an emergency change, by the revision that it made.
     Review(u64),
+    /// A webhook, by id.
+    Webhook(String),
     /// The last rollback drill of a flag: environment, flag.
     Drill(String, String),
     /// A principal of the directory, by id.
@@ -175,6 +177,7 @@ impl std::fmt::Display for ObjectId {
             Self::SdkKey(id) => write!(formatter, "sdk-key/{id}"),
             Self::Request(id) => write!(formatter, "request/{id}"),
             Self::Review(revision) => write!(formatter, "review/{revision}"),
+            Self::Webhook(id) => write!(formatter, "webhook/{id}"),
             Self::Drill(environment, flag) => write!(formatter, "environment/{environment}/drill/{flag}"),
             Self::Principal(id) => write!(formatter, "principal/{id}"),
             Self::RoleBinding(id) => write!(formatter, "role-binding/{id}"),
@@ -208,6 +211,7 @@ impl TryFrom<String> for ObjectId {
             ["review", revision] if revision.parse::<u64>().is_ok() => {
                 Ok(Self::Review(revision.parse().unwrap_or_default()))
             }
+            ["webhook", id] => Ok(Self::Webhook((*id).to_owned())),
             ["principal", id] => Ok(Self::Principal((*id).to_owned())),
             ["role-binding", id] => Ok(Self::RoleBinding((*id).to_owned())),
             ["token", id] => Ok(Self::Token((*id).to_owned())),
