@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
+use crate::assignments::{self, BatchLimits, FileAssignmentLog, Reservoir, Retention, SampledLog};
 use crate::audit::{
     self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, Event, EventKind, FileAuditLog, Trail, VaultPeople,
 };
@@ -11,6 +11,7 @@ use crate::changes::request::VaultRequests;
 use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
+use crate::drills::{DrillParts, DrillService};
 use crate::http::audit::AuditDoor;
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
@@ -107,6 +108,8 @@ pub struct Parts {
     pub audit_door: Arc<AuditDoor>,
     /// The webhooks.
     pub notifications: Arc<Notifications>,
+    /// Rehearses rollbacks.
+    pub drills: Arc<DrillService>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -152,6 +155,7 @@ impl App {
             audit: parts.audit,
             audit_door: parts.audit_door,
             notifications: Arc::clone(&parts.notifications),
+            drills: parts.drills,
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -259,9 +263,16 @@ impl Embedded {
         let audit_door = Arc::new(audit_door(&vault, &changes, &audit, &clock).await?);
         let notifications = webhooks(config, &vault, &changes, &audit, &clock)?;
         let identity = Arc::new(identity);
+        let reservoir = Arc::new(Reservoir::new(rand::random(), Arc::clone(&clock)));
+        let drills = Arc::new(DrillService::new(DrillParts {
+            changes: Arc::clone(&changes),
+            prober: hub.clone(),
+            log: files.assignments.clone(),
+            reservoir: Arc::clone(&reservoir),
+        }));
         let door = SdkDoor {
             hub: Arc::clone(&hub),
-            log: files.assignments.clone(),
+            log: Arc::new(SampledLog::new(files.assignments.clone(), reservoir)),
             changes: Arc::clone(&changes),
             identity: Arc::clone(&identity),
             uses: Arc::clone(&uses),
@@ -289,6 +300,7 @@ impl Embedded {
             audit,
             audit_door,
             notifications,
+            drills,
             clock,
             metrics,
             shutdown: Shutdown::new(),

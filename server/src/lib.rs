@@ -7,6 +7,7 @@ pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod drills;
 pub mod environments;
 pub mod flags;
 pub mod http;

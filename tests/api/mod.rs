@@ -4,6 +4,7 @@ mod access;
 mod changes;
 mod command_line;
 mod doors;
+mod drill;
 mod people;
 mod reading;
 mod requests;

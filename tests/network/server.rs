@@ -13,7 +13,7 @@ use guidon_server::app::{self, App};
 use guidon_server::assignments::anonymize::{Pseudonym, PseudonymKey};
 use guidon_server::assignments::{
     AppendError, Assignment, AssignmentLog, BatchLimits, MemoryAssignments, Origin, Page, Query, QueryError,
-    RefusedBatch, Storing,
+    RefusedBatch, Reservoir, Storing,
 };
 use guidon_server::audit::{CheckpointKey, MemoryAudit, Trail, VaultPeople};
 use guidon_server::changes::keysets::MemoryKeySets;
@@ -21,6 +21,7 @@ use guidon_server::changes::request::VaultRequests;
 use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, NoReaches, Parts, RandomMint};
 use guidon_server::clock::{Clock, ManualClock};
 use guidon_server::config::Config;
+use guidon_server::drills::{DrillParts, DrillService};
 use guidon_server::http::audit::AuditDoor;
 use guidon_server::http::sdk::{self, SdkDoor};
 use guidon_server::http::{MoreRoutes, transport};
@@ -163,6 +164,12 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         show_names: false,
         metrics: WebhookMetrics::default(),
     });
+    let drills = Arc::new(DrillService::new(DrillParts {
+        changes: Arc::clone(&changes),
+        prober: hub.clone(),
+        log: Arc::clone(&door.log),
+        reservoir: Arc::new(Reservoir::new([1; 32], Arc::clone(&clock))),
+    }));
     let parts = app::Parts {
         changes,
         identity,
@@ -172,6 +179,7 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         audit,
         audit_door: Arc::new(AuditDoor::new(trail, key, Arc::clone(&clock))),
         notifications,
+        drills,
         clock,
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),

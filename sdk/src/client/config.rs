@@ -80,6 +80,7 @@ impl ClientBuilder {
             protocol: PROTOCOL_VERSION,
             instance: uuid::Uuid::new_v4().to_string(),
             sdk: super::SDK_NAME.to_owned(),
+            answers_probes: true,
             ..Hello::default()
         };
         Self {

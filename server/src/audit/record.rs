@@ -221,6 +221,10 @@ impl About {
                     about.environments.insert(environment.clone());
                     about.flags.insert(key.clone());
                 }
+                ObjectId::Drill(environment, key) => {
+                    about.environments.insert(environment.clone());
+                    about.flags.insert(key.clone());
+                }
                 ObjectId::Segment(environment, key) => {
                     about.environments.insert(environment.clone());
                     about.segments.insert(key.clone());

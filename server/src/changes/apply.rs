@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Instruction, RequestEdit, request};
+use crate::drills::{DrillEdit, StandingDrill};
 use crate::environments::{Environment, Tier};
 use crate::identity::{self, Directory};
 use crate::journal::{ObjectHash, ObjectId};
@@ -192,6 +193,7 @@ impl<'a> Draft<'a> {
             requests: Default::default(),
             reviews: Default::default(),
             webhooks: Default::default(),
+            drills: Default::default(),
         });
         Ok(())
     }
@@ -211,6 +213,8 @@ impl<'a> Draft<'a> {
             self.edit_request(project, edit)
         } else if let Instruction::Webhook(edit) = instruction {
             notifications::apply(project, edit, self.at, self.revision)
+        } else if let (Instruction::Drill(edit), Some(environment)) = (instruction, environment) {
+            self.edit_drill(project, environment, edit)
         } else if let Some(key) = instruction.flag() {
             self.edit_flag(project, key, environment, instruction, keys)
         } else if let (Some(key), Some(environment)) = (instruction.segment(), environment) {
@@ -232,6 +236,7 @@ impl<'a> Draft<'a> {
         let stored = flags::apply(old.as_ref().map(|old| &*old.stored), environment, instruction)?;
         let Some(stored) = stored else {
             project.flags.remove(key);
+            project.drills = project.drills.clone().into_iter().filter(|((_, flag), _)| flag != key).collect();
             return Ok(());
         };
         let created_at = old.as_ref().map_or(self.at, |old| old.created_at);
@@ -240,6 +245,18 @@ impl<'a> Draft<'a> {
         (state.updated_at, state.revision) = (self.at, self.revision);
         state.served.extend(old.iter().flat_map(|old| old.served.iter().cloned()));
         project.flags.insert(key.to_owned(), Arc::new(state));
+        Ok(())
+    }
+
+    fn edit_drill(&self, project: &mut Project, environment: &str, edit: &DrillEdit) -> Result<(), ApplyError> {
+        let DrillEdit::RecordDrill { flag, report } = edit;
+        if !project.flags.contains_key(flag) {
+            return Err(unknown("flag", flag));
+        }
+        let (place, report) = ((environment.to_owned(), flag.clone()), (**report).clone());
+        let (environment, flag) = place.clone();
+        let standing = StandingDrill { environment, flag, at: self.at, revision: self.revision, report };
+        project.drills.insert(place, Arc::new(standing));
         Ok(())
     }
 

@@ -46,7 +46,8 @@ pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instruct
             Instruction::CreateProject { .. } => vec![installation()],
             _ => state.map_or_else(Vec::new, |state| in_project(state, named, instruction)),
         };
-        let flag = instruction.flag().map(str::to_owned);
+        let drilled = if let Instruction::Drill(edit) = instruction.edit() { Some(edit.flag()) } else { None };
+        let flag = instruction.flag().or(drilled).map(str::to_owned);
         places.extend(resources.into_iter().map(|resource| Place { action, resource, flag: flag.clone() }));
     }
     places.dedup();

@@ -8,8 +8,11 @@ mod api;
 mod assignments;
 mod audit;
 mod change;
+mod check;
+mod drift;
 mod environment;
 mod error;
+mod export;
 mod flag;
 mod freeze;
 mod issuer;
@@ -17,14 +20,18 @@ mod journal;
 mod login;
 mod loopback;
 mod output;
+mod plan;
+mod plan_text;
 mod policy;
 mod privacy;
 mod profile;
 mod progress;
+mod promote;
 mod prompt;
 mod replace;
 mod request;
 mod role;
+mod rollback;
 mod segment;
 mod serve;
 mod service_account;
@@ -36,6 +43,7 @@ mod token;
 mod trail;
 mod transfer;
 mod webhook;
+mod yaml;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -48,8 +56,9 @@ use output::Output;
 use profile::ServerOptions;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 unexpected, 2 command line, 3 server not reached, 4 credential refused, 5 not found, \
-6 invalid request, 7 changed in between, 8 store damaged, 9 not now, try again.";
+Exit codes: 0 done, 1 unexpected, 2 command line (or drift, of `guidon drift`), 3 server not reached, \
+4 credential refused, 5 not found, 6 invalid request or files, 7 changed in between, 8 store damaged, 9 not now, try again, \
+10 a rollback drill did not pass.";
 
 /// Feature flags and controlled releases for code that an AI wrote.
 #[derive(Debug, Parser)]
@@ -93,6 +102,18 @@ enum Command {
     SdkKey(environment::SdkKeyCommand),
     /// Make a change that a file describes
     Change(Box<change::ChangeArgs>),
+    /// Roll a flag back; `rollback drill` rehearses it
+    Rollback(Box<rollback::RollbackArgs>),
+    /// Compare configuration files with the server and show what applying them would change
+    Plan(plan::PlanArgs),
+    /// Apply configuration files, or a saved plan, as one change
+    Apply(plan::ApplyArgs),
+    /// Write the configuration on the server to files
+    Export(export::ExportArgs),
+    /// Make one environment serve flags as another does
+    Promote(promote::PromoteArgs),
+    /// Find what differs from tier to tier, or between files and the server
+    Drift(drift::DriftArgs),
     /// Change requests: changes that others have to agree to
     #[command(subcommand)]
     Request(request::RequestCommand),
@@ -170,6 +191,12 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Env(command) => environment::run_env(command, &api()?, output),
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
         Command::Change(args) => change::run(&args, &api()?, output),
+        Command::Rollback(args) => rollback::run(*args, &api()?, output),
+        Command::Plan(args) => plan::plan(&args, &api()?, output),
+        Command::Apply(args) => plan::apply(&args, &api()?, output),
+        Command::Export(args) => export::run(&args, &api()?, output),
+        Command::Promote(args) => promote::run(&args, &api()?, output),
+        Command::Drift(args) => drift::run(&args, &api()?, output),
         Command::Request(command) => request::run(command, &api()?, output),
         Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
         Command::Review(command) => freeze::run_review(command, &api()?, output),

@@ -8,6 +8,7 @@ mod resolve;
 mod rollout;
 pub mod schema;
 mod served;
+mod snapshot;
 mod targets;
 
 pub(crate) use apply::apply;
@@ -17,3 +18,4 @@ pub use references::segments_of;
 pub(crate) use resolve::resolve;
 pub(crate) use served::note_served;
 pub use served::{ServedVariations, fingerprint};
+pub use snapshot::snapshot_of;

@@ -7,6 +7,7 @@ pub mod auth;
 pub mod changes;
 pub mod connections;
 mod directory;
+mod drills;
 pub mod environments;
 pub mod exchange;
 pub mod explain;
@@ -57,6 +58,7 @@ use crate::audit::AuditLog;
 use crate::changes::ChangeService;
 use crate::clock::Clock;
 use crate::config::{Limits, Network};
+use crate::drills::DrillService;
 use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
@@ -88,6 +90,8 @@ pub struct ApiParts {
     pub audit_door: Arc<audit::AuditDoor>,
     /// The webhooks.
     pub notifications: Arc<Notifications>,
+    /// Rehearses rollbacks.
+    pub drills: Arc<DrillService>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -255,6 +259,7 @@ fn api_routes() -> Router<Api> {
         .route(&in_environment("/sdk-keys/{id}/rotate"), post(sdk_keys::rotate_sdk_key))
         .merge(accounts::routes())
         .merge(audit::routes())
+        .merge(drills::routes())
         .merge(issuers::routes())
         .merge(plans::routes())
         .merge(policies::routes())

@@ -154,6 +154,10 @@ pub(super) fn hide_values(shown: &mut Value) {
             if compares && let Some(Value::Array(values)) = fields.remove("values") {
                 fields.insert("valueCount".to_owned(), values.len().into());
             }
+            // What an operator's own proof printed may name anybody.
+            if fields.contains_key("outputHash") && fields.contains_key("exitCode") {
+                fields.retain(|name, _| name != "output" && name != "command");
+            }
             fields.values_mut().for_each(hide_values);
         }
         _ => {}

@@ -22,13 +22,15 @@ pub enum Group {
     Administer,
     /// Works on a change request.
     Request,
+    /// Proves something, and changes nothing that is served.
+    Rehearse,
     /// What an application's SDK does.
     Serve,
 }
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Export,
         Self::Edit,
@@ -36,6 +38,7 @@ impl Group {
         Self::Credential,
         Self::Administer,
         Self::Request,
+        Self::Rehearse,
         Self::Serve,
     ];
 
@@ -50,6 +53,7 @@ impl Group {
             Self::Credential => "credential",
             Self::Administer => "administer",
             Self::Request => "request",
+            Self::Rehearse => "rehearse",
             Self::Serve => "serve",
         }
     }
@@ -181,6 +185,9 @@ actions! {
         ApplyRequest "applyRequest" "Applies an approved change request."
         ExpireRequest "expireRequest" "Ends a change request whose time is over."
         ReviewEntry "reviewEntry" "Closes the review of an emergency change with a finding."
+    }
+    Rehearse {
+        RecordDrill "recordDrill" "Rehearses the rollback of a flag, and records what came of it."
     }
     Serve {
         Evaluate "evaluate" "Follows an environment and reports what was served."

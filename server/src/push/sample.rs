@@ -42,6 +42,7 @@ pub(crate) fn world() -> World {
             requests: OrdMap::new(),
             reviews: OrdMap::new(),
             webhooks: OrdMap::new(),
+            drills: OrdMap::new(),
         }),
     );
     for (audience, credential) in [(Audience::Server, CREDENTIAL), (Audience::Client, "gdn_client_secret")] {

@@ -69,6 +69,7 @@ pub fn touched(entry: &Entry) -> Touched {
             ObjectId::Request(_)
             | ObjectId::Review(_)
             | ObjectId::Webhook(_)
+            | ObjectId::Drill(..)
             | ObjectId::Principal(_)
             | ObjectId::RoleBinding(_)
             | ObjectId::Token(_)

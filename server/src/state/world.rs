@@ -8,6 +8,7 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::request::ChangeRequest;
+use crate::drills::StandingDrill;
 use crate::environments::{Environment, SdkKey};
 use crate::flags::ServedVariations;
 use crate::identity::Directory;
@@ -65,6 +66,8 @@ pub struct Project {
     pub reviews: OrdMap<u64, Arc<Review>>,
     /// Webhooks by id.
     pub webhooks: OrdMap<String, Arc<Webhook>>,
+    /// The last rollback drill of each flag in each environment.
+    pub drills: OrdMap<(String, String), Arc<StandingDrill>>,
 }
 
 /// A flag, and when it last changed.

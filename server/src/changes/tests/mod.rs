@@ -71,6 +71,12 @@ impl Server {
         self.service.submit(&author(), draft(instructions)).await
     }
 
+    /// All that the journal holds.
+    pub(crate) async fn journal_text(&self) -> String {
+        let read = self.journal.read(0, 1_000).await.unwrap();
+        read.iter().map(|stored| String::from_utf8_lossy(&stored.bytes).into_owned()).collect()
+    }
+
     /// The one allocation of the fallthrough of `flag` in development.
     pub(crate) fn fallthrough(&self, flag: &str) -> Value {
         let flag = self.service.world().flag("default", flag).unwrap().published.clone();
