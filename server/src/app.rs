@@ -10,7 +10,7 @@ use crate::audit::{
 use crate::changes::request::VaultRequests;
 use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
+use crate::config::{ADMIN_TOKEN, Config, ConfigError, MASTER_KEY, OIDC_CLIENT_SECRET};
 use crate::http::audit::AuditDoor;
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
@@ -31,10 +31,13 @@ use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
 use crate::telemetry::Metrics;
-use crate::vault::{FileVault, KeySource, MASTER_KEY_VARIABLE, MasterKey, Vault, VaultError, VaultKeySets};
+use crate::vault::{FileVault, KeySource, MasterKey, Vault, VaultError, VaultKeySets};
 
 /// What SDK keys are derived from is itself derived from the master key for this purpose.
 const SDK_KEY_PURPOSE: &str = "guidon 2026-11 SDK keys that an idempotent request made";
+
+/// Names the file of the master key for commands that work without a server.
+const MASTER_KEY_FILE_VARIABLE: &str = "GUIDON_MASTER_KEY_FILE";
 
 /// Why the server does not start. Nothing on disk was changed.
 #[derive(Debug, thiserror::Error)]
@@ -57,14 +60,9 @@ pub enum StartError {
     /// The OpenID provider is not one that can be asked.
     #[error("--oidc-issuer: {0}")]
     Provider(#[from] OidcError),
-    /// The file of the provider's secret cannot be read.
-    #[error("--oidc-client-secret-file {}: {problem}", path.display())]
-    ProviderSecret {
-        /// The file.
-        path: PathBuf,
-        /// What happened.
-        problem: String,
-    },
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The second log does not open.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
@@ -213,11 +211,12 @@ impl Embedded {
             _ => None,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let oidc = provider(&config.identity, &clock)?;
-        let folder = config.storage.data.clone();
+        let oidc = provider(config, &clock)?;
+        let (folder, key_file) = (config.storage.data.clone(), master_key_file(config));
         let master_key = master_key.map(str::to_owned);
         let opening = Arc::clone(&clock);
-        let opened = tokio::task::spawn_blocking(move || open_files(folder, master_key.as_deref(), opening)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || open_files(folder, &key_file, master_key.as_deref(), opening)).await;
         let files = opened.map_err(|error| StartError::Interrupted(error.to_string()))??;
         let vault: Arc<dyn Vault> = Arc::new(files.vault.clone());
         let secret = files.key.derive(SDK_KEY_PURPOSE);
@@ -413,18 +412,35 @@ async fn sign_in(
 }
 
 /// The provider that people sign in at, if one is configured. It is not asked yet.
-fn provider(options: &IdentityOptions, clock: &Arc<dyn Clock>) -> Result<Option<Arc<SignInFlow>>, StartError> {
-    let secret = match &options.oidc_client_secret_file {
-        Some(path) => {
-            let wrong = |problem: String| StartError::ProviderSecret { path: path.clone(), problem };
-            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-            let secret = Some(text.trim().to_owned()).filter(|secret| !secret.is_empty());
-            Some(secret.ok_or_else(|| wrong("the file is empty".to_owned()))?)
-        }
-        None => std::env::var(OIDC_SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty()),
-    };
-    let Some(provider) = options.provider(secret) else { return Ok(None) };
+fn provider(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<SignInFlow>>, StartError> {
+    let secret = OIDC_CLIENT_SECRET.read(config)?;
+    let Some(provider) = config.identity.provider(secret) else { return Ok(None) };
     Ok(Some(Arc::new(SignInFlow::new(provider, Arc::clone(clock))?)))
+}
+
+/// Everything that would keep a server from starting with this configuration and can be told without touching its store.
+#[must_use]
+pub fn check_start(config: &Config) -> Vec<StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = match (&config.network.tls_cert, &config.network.tls_key) {
+        (Some(certificate), Some(key)) => Tls::open(certificate, key).err().map(StartError::from),
+        _ => None,
+    };
+    let limit = connection_limit(config.limits.max_connections).err().map(StartError::Limit);
+    let token = ADMIN_TOKEN
+        .read(config)
+        .map_err(StartError::from)
+        .and_then(|token| Ok(token.map(|token| Identity::check_chosen(&token)).transpose().map(drop)?));
+    let key = MasterKey::check(MASTER_KEY.in_environment().as_deref(), &master_key_file(config));
+    let provider = provider(config, &clock).err();
+    let all = [tls, limit, token.err(), key.err().map(StartError::from), provider];
+    all.into_iter().flatten().collect()
+}
+
+/// The file that holds the master key where no variable does.
+fn master_key_file(config: &Config) -> PathBuf {
+    let own = || DataFolder::new(&config.storage.data).master_key();
+    config.storage.master_key_file.clone().unwrap_or_else(own)
 }
 
 struct OpenedFiles {
@@ -439,11 +455,16 @@ struct OpenedFiles {
     lock: FolderLock,
 }
 
-fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) -> Result<OpenedFiles, StartError> {
+fn open_files(
+    folder: PathBuf,
+    key_file: &Path,
+    master_key: Option<&str>,
+    clock: Arc<dyn Clock>,
+) -> Result<OpenedFiles, StartError> {
     let files = RealFiles::shared();
     let folder = DataFolder::new(folder);
     let lock = folder.lock(&*files).map_err(journal::OpenError::from).map_err(state::StartError::from)?;
-    let (key, source) = MasterKey::load_or_create(master_key, &folder.master_key(), &folder.vault())?;
+    let (key, source) = MasterKey::load_or_create(master_key, key_file, &folder.vault())?;
     let made_key_file = match source {
         KeySource::Created(path) => Some(path),
         KeySource::File(path, Some(mode)) => {
@@ -544,7 +565,8 @@ pub async fn recover_account(data: &Path, name: &str) -> Result<Invited, Recover
 /// [`VaultError`] if a server has it open, if the master key is another one, or if the vault is damaged.
 pub fn open_vault(data: &Path) -> Result<Arc<dyn Vault>, VaultError> {
     let folder = DataFolder::new(data);
-    let master_key = std::env::var(MASTER_KEY_VARIABLE).ok();
-    let (key, _) = MasterKey::load_or_create(master_key.as_deref(), &folder.master_key(), &folder.vault())?;
+    let key_file = std::env::var_os(MASTER_KEY_FILE_VARIABLE).filter(|path| !path.is_empty());
+    let key_file = key_file.map_or_else(|| folder.master_key(), PathBuf::from);
+    let (key, _) = MasterKey::load_or_create(MASTER_KEY.in_environment().as_deref(), &key_file, &folder.vault())?;
     Ok(Arc::new(FileVault::open(RealFiles::shared(), &folder.vault(), &key)?.vault))
 }

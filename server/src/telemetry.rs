@@ -38,14 +38,28 @@ pub enum LogError {
 ///
 /// [`LogError`].
 pub fn start_log(config: &Log) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&config.log)
-        .map_err(|error| LogError::Filter { filter: config.log.clone(), reason: error.to_string() })?;
+    let filter = filter(config)?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match config.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
     }
     .map_err(|_| LogError::AlreadySet)
+}
+
+/// The filter that says what is logged.
+fn filter(config: &Log) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(&config.log)
+        .map_err(|error| LogError::Filter { filter: config.log.clone(), reason: error.to_string() })
+}
+
+/// Checks what [`start_log`] would be given.
+///
+/// # Errors
+///
+/// [`LogError::Filter`].
+pub fn check_log(config: &Log) -> Result<(), LogError> {
+    filter(config).map(drop)
 }
 
 /// Where every part of the server registers its metrics; `/metrics` answers them all. Clones share it.

@@ -3,6 +3,7 @@
 mod access;
 mod changes;
 mod command_line;
+mod configuration;
 mod doors;
 mod people;
 mod reading;

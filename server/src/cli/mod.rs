@@ -8,6 +8,7 @@ mod api;
 mod assignments;
 mod audit;
 mod change;
+mod config;
 mod environment;
 mod error;
 mod flag;
@@ -37,7 +38,7 @@ mod transfer;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use api::Api;
 pub use error::CliError;
@@ -62,6 +63,9 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Box<serve::ServeArgs>),
+    /// The server's configuration: check it, show where each value comes from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Flags: list, show, create, switch, roll out, explain
     #[command(subcommand)]
     Flag(flag::FlagCommand),
@@ -136,9 +140,10 @@ enum Command {
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let output = Output::new(cli.server.json);
-    match run(cli, &output) {
+    match run(cli, &matches, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, &output);
@@ -147,10 +152,13 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
+fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> {
     let api = || Api::new(cli.server.target()?);
+    // What came from where, which the parsed form does not say any more.
+    let own = matches.subcommand().map_or(matches, |(_, own)| own);
     match cli.command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(_) => serve::run(own),
+        Command::Config(command) => config::run(&command, own, output),
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),

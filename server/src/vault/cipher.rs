@@ -84,6 +84,23 @@ impl MasterKey {
         }
     }
 
+    /// Checks the key that [`Self::load_or_create`] would take, and makes none.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Key`] if it is not 64 hexadecimal digits, or its file cannot be read.
+    pub fn check(variable: Option<&str>, key_file: &Path) -> Result<(), VaultError> {
+        if let Some(text) = variable {
+            return Self::from_hex(text, MASTER_KEY_VARIABLE).map(drop);
+        }
+        let origin = key_file.display().to_string();
+        match std::fs::read_to_string(key_file) {
+            Ok(text) => Self::from_hex(&text, &origin).map(drop),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(VaultError::Key { origin, problem: error.to_string() }),
+        }
+    }
+
     fn from_hex(text: &str, origin: &str) -> Result<Self, VaultError> {
         let problem = || VaultError::Key {
             origin: origin.to_owned(),
