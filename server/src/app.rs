@@ -1,21 +1,24 @@
 //! The composition root: the only place that names implementations.
 
+mod offline;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+pub use self::offline::{RecoverError, given_key, offline_backup, open_vault, recover_account, restore_backup};
 use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{
-    self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, Event, EventKind, FileAuditLog, Trail, VaultPeople,
-};
+use crate::audit::{self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, FileAuditLog, Trail, VaultPeople};
+use crate::backup::{BackupKey, Sources};
 use crate::changes::request::VaultRequests;
-use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
+use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{ADMIN_TOKEN, Config, ConfigError, MASTER_KEY, OIDC_CLIENT_SECRET};
 use crate::http::audit::AuditDoor;
+use crate::http::backup::{self, BackupDoor};
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
-use crate::identity::accounts::{AccountError, Accounts, Invited};
+use crate::identity::accounts::{AccountError, Accounts};
 use crate::identity::oidc::{OidcError, SignInFlow};
 use crate::identity::password::Passwords;
 use crate::identity::sessions::Sessions;
@@ -26,7 +29,7 @@ use crate::jobs::requests::Requests;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
-use crate::log::{self, LogState, RealFiles};
+use crate::log::{LogState, RealFiles};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
@@ -35,9 +38,6 @@ use crate::vault::{FileVault, KeySource, MasterKey, Vault, VaultError, VaultKeyS
 
 /// What SDK keys are derived from is itself derived from the master key for this purpose.
 const SDK_KEY_PURPOSE: &str = "guidon 2026-11 SDK keys that an idempotent request made";
-
-/// Names the file of the master key for commands that work without a server.
-const MASTER_KEY_FILE_VARIABLE: &str = "GUIDON_MASTER_KEY_FILE";
 
 /// Why the server does not start. Nothing on disk was changed.
 #[derive(Debug, thiserror::Error)]
@@ -218,6 +218,7 @@ impl Embedded {
         let opened =
             tokio::task::spawn_blocking(move || open_files(folder, &key_file, master_key.as_deref(), opening)).await;
         let files = opened.map_err(|error| StartError::Interrupted(error.to_string()))??;
+        let backups = backup_sources(&files, config.storage.data.clone(), Arc::clone(&clock));
         let vault: Arc<dyn Vault> = Arc::new(files.vault.clone());
         let secret = files.key.derive(SDK_KEY_PURPOSE);
         let (identity, made_token) = Identity::open(Arc::clone(&vault), chosen_token, secret).await?;
@@ -253,7 +254,8 @@ impl Embedded {
             audit: audit.clone(),
             clock: Arc::clone(&clock),
         };
-        let routes = MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) };
+        let routes = backup::routes(Arc::new(BackupDoor::new(backups)));
+        let routes = MoreRoutes { api: sdk::api_routes(door.clone()).merge(routes), open: sdk::routes(door) };
         let store = Store {
             journal: files.journal,
             assignments: files.assignments,
@@ -507,66 +509,20 @@ fn open_files(
     })
 }
 
-/// Why an account was not recovered. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// There is no store in the folder.
-    #[error("{}: there is no store in this folder; --data or GUIDON_DATA says where it is", .0.display())]
-    NoStore(PathBuf),
-    /// A server uses the folder.
-    #[error("{0}\n  Stop the server first: `guidon account reset` works while it runs.")]
-    InUse(log::OpenError),
-    /// Nobody is called so.
-    #[error("no local account is called {0:?}")]
-    Unknown(String),
-    /// The vault does not open.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    /// Accounts cannot be read or written.
-    #[error(transparent)]
-    Accounts(#[from] AccountError),
-    /// The second log does not open, and nothing is done that it does not take note of.
-    #[error(transparent)]
-    Audit(#[from] audit::OpenError),
-}
-
-/// Makes a new invitation for the local account called `name`, whose password and second factor end now, in the data folder of
-/// a server that is stopped: for whoever is left without an administrator who can sign in. It is noted in the audit trail.
-///
-/// # Errors
-///
-/// [`RecoverError`].
-pub async fn recover_account(data: &Path, name: &str) -> Result<Invited, RecoverError> {
-    let (files, folder, clock) = (RealFiles::shared(), DataFolder::new(data), Arc::new(SystemClock));
-    if !folder.vault().is_dir() {
-        return Err(RecoverError::NoStore(data.to_owned()));
-    }
-    let _lock = folder.lock(&*files).map_err(RecoverError::InUse)?;
-    let vault = open_vault(data)?;
-    let now = clock.now_ms();
-    let sessions = Sessions::open(Arc::clone(&vault), now).await?;
-    let accounts = Accounts::open(vault, sessions, Passwords::new().map_err(AccountError::from)?)?;
-    let account = accounts.named(name).ok_or_else(|| RecoverError::Unknown(name.to_owned()))?;
-    let (log, _) = FileAuditLog::open(files, &folder.security(), clock, AuditOptions::default())?;
-    let invited = accounts.reset(&account, now).await?;
-    let origin = Author::system().origin_id;
-    let event = Event::new(now, EventKind::AccountRecovered, origin);
-    log.record(Event { detail: format!("account {account}"), ..event });
-    if let Err(error) = log.close() {
-        tracing::error!(%error, "the security log did not close cleanly");
-    }
-    Ok(invited)
-}
-
-/// Opens the vault of the data folder `data` for a command that works without a server. Blocks.
-///
-/// # Errors
-///
-/// [`VaultError`] if a server has it open, if the master key is another one, or if the vault is damaged.
-pub fn open_vault(data: &Path) -> Result<Arc<dyn Vault>, VaultError> {
-    let folder = DataFolder::new(data);
-    let key_file = std::env::var_os(MASTER_KEY_FILE_VARIABLE).filter(|path| !path.is_empty());
-    let key_file = key_file.map_or_else(|| folder.master_key(), PathBuf::from);
-    let (key, _) = MasterKey::load_or_create(MASTER_KEY.in_environment().as_deref(), &key_file, &folder.vault())?;
-    Ok(Arc::new(FileVault::open(RealFiles::shared(), &folder.vault(), &key)?.vault))
+/// What a backup of this store is made of.
+fn backup_sources(files: &OpenedFiles, spool: PathBuf, clock: Arc<dyn Clock>) -> Box<backup::MakeSources> {
+    let (journal, security, vault) = (files.journal.reader(), files.audit.reader(), files.vault.reader());
+    let (assignments, history) = (files.assignments.reader(), files.journal.history().to_owned());
+    let key = BackupKey::of(&files.key);
+    Box::new(move |with_assignments| Sources {
+        journal: journal.clone(),
+        security: security.clone(),
+        assignments: with_assignments.then(|| assignments.clone()),
+        vault: vault.clone(),
+        history: history.clone(),
+        key: key.clone(),
+        master_key: None,
+        spool: spool.clone(),
+        now: clock.now_ms(),
+    })
 }

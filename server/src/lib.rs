@@ -3,6 +3,7 @@
 pub mod app;
 pub mod assignments;
 pub mod audit;
+pub mod backup;
 pub mod changes;
 pub mod cli;
 pub mod clock;

@@ -27,14 +27,14 @@ fn write(folder: &Path, name: &str, text: &str) -> String {
 #[test]
 fn each_value_is_shown_with_where_it_came_from_and_no_secret_is() {
     let folder = tempfile::tempdir().expect("a folder");
-    let token = write(folder.path(), "token", "a-secret-of-twenty-bytes\n");
+    let token = write(folder.path(), "token", "hunter-two-of-twenty-bytes\n");
     let text = format!("[limits]\nmax_body_bytes = 4096\n[identity]\nadmin_token_file = \"{token}\"\n");
     let file = write(folder.path(), "guidon.toml", &text);
     let arguments = ["--json", "config", "show", "--listen", "127.0.0.1:7000"];
-    let variables = [("GUIDON_CONFIG", &*file), ("GUIDON_LOG", "debug"), ("GUIDON_MASTER_KEY", "another-secret")];
+    let variables = [("GUIDON_CONFIG", &*file), ("GUIDON_LOG", "debug"), ("GUIDON_MASTER_KEY", "hunter-three")];
     let shown = guidon(&arguments, &variables);
     assert_eq!(shown.status.code(), Some(0), "{}", said(&shown));
-    assert!(!said(&shown).contains("secret"), "{}", said(&shown));
+    assert!(!said(&shown).contains("hunter"), "{}", said(&shown));
     let document: Value = serde_json::from_slice(&shown.stdout).expect("JSON");
     let setting = |key: &str| {
         let settings = document["settings"].as_array().expect("settings");
@@ -87,4 +87,46 @@ fn everything_that_would_keep_it_from_starting_is_said_before() {
     let sound = guidon(&["config", "check", "--listen", "127.0.0.1:0", "--data", &path("new/data")], &[]);
     assert_eq!(sound.status.code(), Some(0), "{}", said(&sound));
     assert!(!Path::new(&path("new")).exists(), "a check makes nothing");
+}
+
+/// Words of `text` that start with `GUIDON_`.
+fn variables(text: &str) -> Vec<&str> {
+    let words = text.split(|it: char| !it.is_ascii_alphanumeric() && it != '_');
+    words.filter(|word| word.starts_with("GUIDON_")).collect()
+}
+
+#[test]
+fn what_the_deploy_files_name_is_there() {
+    let deploy = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy");
+    let read = |name: &str| fs::read_to_string(deploy.join(name)).expect(name);
+    let known = said(&guidon(&["serve", "--help"], &[])) + &said(&guidon(&["--json", "config", "show"], &[]));
+    let known = variables(&known);
+    for name in ["Dockerfile", "compose.yaml", "guidon.service", "README.md"] {
+        for variable in variables(&read(name)) {
+            assert!(known.contains(&variable), "{name}: the program knows no {variable}");
+        }
+    }
+    let folder = tempfile::tempdir().expect("a folder");
+    let data = folder.path().join("data").to_str().expect("a path").to_owned();
+    let file = deploy.join("guidon.toml").to_str().expect("a path").to_owned();
+    let checked = guidon(&["config", "check", "--config", &file, "--data", &data], &[]);
+    assert!(checked.status.success(), "{}", said(&checked));
+
+    let unit = read("guidon.service");
+    for line in unit.lines().filter(|line| !line.is_empty() && !line.starts_with(['#', '['])) {
+        assert!(line.split_once('=').is_some_and(|(key, _)| key.chars().all(char::is_alphanumeric)), "{line}");
+    }
+    for line in unit.lines().filter_map(|line| line.strip_prefix("ExecStart=/usr/bin/guidon ")) {
+        let arguments: Vec<&str> = line.split(' ').chain(["--help"]).collect();
+        assert!(guidon(&arguments, &[]).status.success(), "the unit starts {line}");
+    }
+}
+
+#[test]
+fn the_health_check_says_whether_it_serves() {
+    let server = ServerProcess::start();
+    let well = guidon(&["health"], &[("GUIDON_SERVER", &server.client.url)]);
+    assert_eq!((well.status.code(), said(&well).trim()), (Some(0), "ready"));
+    let gone = guidon(&["health"], &[("GUIDON_SERVER", "http://127.0.0.1:9")]);
+    assert_eq!(gone.status.code(), Some(3), "{}", said(&gone));
 }

@@ -32,13 +32,17 @@ pub enum EventKind {
     Erased,
     /// The audit trail was exported.
     Exported,
+    /// A backup of the store was taken.
+    BackedUp,
+    /// The store was made from a backup.
+    Restored,
     /// The second log itself lost events because it could not be written; says how many.
     EventsLost,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Refused,
         Self::CredentialRefused,
         Self::SignedIn,
@@ -52,6 +56,8 @@ impl EventKind {
         Self::TokenExchanged,
         Self::Erased,
         Self::Exported,
+        Self::BackedUp,
+        Self::Restored,
         Self::EventsLost,
     ];
 
@@ -72,6 +78,8 @@ impl EventKind {
             Self::TokenExchanged => "tokenExchanged",
             Self::Erased => "erased",
             Self::Exported => "exported",
+            Self::BackedUp => "backedUp",
+            Self::Restored => "restored",
             Self::EventsLost => "eventsLost",
         }
     }

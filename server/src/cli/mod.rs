@@ -7,12 +7,14 @@ mod agent;
 mod api;
 mod assignments;
 mod audit;
+mod backup;
 mod change;
 mod config;
 mod environment;
 mod error;
 mod flag;
 mod freeze;
+mod health;
 mod issuer;
 mod journal;
 mod login;
@@ -63,6 +65,8 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Box<serve::ServeArgs>),
+    /// Say whether the server is ready to serve: exit code 0, or 3 or 9
+    Health,
     /// The server's configuration: check it, show where each value comes from
     #[command(subcommand)]
     Config(config::ConfigCommand),
@@ -81,6 +85,10 @@ enum Command {
     /// Forget a person: who somebody is, or a targeting key
     #[command(subcommand)]
     Privacy(privacy::PrivacyCommand),
+    /// Take a backup of a whole store, of a running server or of a stopped one; check one that was taken
+    Backup(backup::BackupArgs),
+    /// Make a store from a backup
+    Restore(backup::RestoreArgs),
     /// Carry out a decision about a damaged folder of a store; the report of the damage names the choices
     Repair(store::RepairArgs),
     /// The assignment log: who got which variation
@@ -158,12 +166,15 @@ fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> 
     let own = matches.subcommand().map_or(matches, |(_, own)| own);
     match cli.command {
         Command::Serve(_) => serve::run(own),
+        Command::Health => health::run(&Api::without_credential(cli.server.target()?)?, output),
         Command::Config(command) => config::run(&command, own, output),
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),
         Command::Audit(command) => audit::run(command, api, output),
         Command::Privacy(command) => privacy::run(command, &api()?, output),
+        Command::Backup(args) => backup::run(&args, api, output),
+        Command::Restore(args) => backup::restore(&args, output),
         Command::Repair(args) => store::repair(&args, output),
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),

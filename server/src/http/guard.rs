@@ -116,6 +116,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/audit/checkpoint", Installation(Action::ReadAudit)),
     ("POST", "/api/v1/audit/checkpoint", Installation(Action::ReadAudit)),
     ("GET", "/api/v1/audit/export", Installation(Action::ExportAudit)),
+    ("GET", "/api/v1/backup", Installation(Action::Backup)),
     ("POST", "/api/v1/privacy/erase-key", Installation(Action::EraseKey)),
 ];
 

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod assignments;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod changes;
 pub mod connections;
 mod directory;
@@ -198,6 +199,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
         .route_layer(from_fn_with_state(api.clone(), auth::require_caller))
         .merge(stranger_routes());
     let compressed = SizeAbove::new(MIN_COMPRESSED_BYTES).and(NotForContentType::new("application/x-ndjson"));
+    let compressed = compressed.and(NotForContentType::new(backup::MEDIA_TYPE));
     let bounded = guarded
         .layer(from_fn_with_state(api.clone(), middleware::bound))
         .layer(CompressionLayer::new().gzip(true).compress_when(compressed));

@@ -92,6 +92,7 @@ actions! {
     }
     Export {
         ExportAudit "exportAudit" "Hands out the audit trail."
+        Backup "backup" "Hands out the whole store, secrets sealed."
     }
     Edit {
         CreateFlag "createFlag" "Creates a flag."

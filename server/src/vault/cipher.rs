@@ -101,6 +101,21 @@ impl MasterKey {
         }
     }
 
+    /// Reads a key that was written as 64 hexadecimal digits.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Key`].
+    pub fn parse(text: &str) -> Result<Self, VaultError> {
+        Self::from_hex(text, "the backup")
+    }
+
+    /// The key as 64 hexadecimal digits: to be handed out only where that was asked for in so many words.
+    #[must_use]
+    pub fn reveal(&self) -> String {
+        self.to_hex().trim().to_owned()
+    }
+
     fn from_hex(text: &str, origin: &str) -> Result<Self, VaultError> {
         let problem = || VaultError::Key {
             origin: origin.to_owned(),

@@ -12,8 +12,9 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    Api, accounts, assignments, audit, changes, connections, environments, exchange, explain, flags, issuers, journal,
-    policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session, status, tokens,
+    Api, accounts, assignments, audit, backup, changes, connections, environments, exchange, explain, flags, issuers,
+    journal, policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session,
+    status, tokens,
 };
 
 /// Path of the document.
@@ -75,6 +76,7 @@ pub fn document() -> Value {
     for more in [
         accounts::Operations::openapi(),
         audit::Operations::openapi(),
+        backup::Operations::openapi(),
         exchange::Operations::openapi(),
         issuers::Operations::openapi(),
         policies::Operations::openapi(),
