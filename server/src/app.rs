@@ -25,11 +25,15 @@ use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::jobs::deadlines::Deadlines;
+use crate::jobs::drift::Drift;
 use crate::jobs::requests::Requests;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{LogState, RealFiles};
+use crate::notifications::{
+    FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
+};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
@@ -66,6 +70,9 @@ pub enum StartError {
     /// The second log does not open.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
+    /// Webhooks cannot be called, or what is kept of them not be opened.
+    #[error("webhooks: {0}")]
+    Webhooks(String),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -96,6 +103,8 @@ pub struct Parts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -115,6 +124,7 @@ pub struct Parts {
 /// A server, ready to serve.
 pub struct App {
     acceptor: Acceptor,
+    notifications: Arc<Notifications>,
     hub: Arc<Hub>,
     jobs: Vec<Arc<dyn Job>>,
     clock: Arc<dyn Clock>,
@@ -126,6 +136,7 @@ impl App {
     pub fn build(config: &Config, parts: Parts) -> Self {
         let jobs: Vec<Arc<dyn Job>> = vec![
             Arc::new(Deadlines::new(Arc::clone(&parts.changes))),
+            Arc::new(Drift::new(Arc::clone(&parts.changes), &parts.metrics)),
             Arc::new(Requests::new(Arc::clone(&parts.changes))),
             Arc::new(Sweep::new(Arc::clone(&parts.sign_in))),
         ];
@@ -138,6 +149,7 @@ impl App {
             uses: parts.uses,
             audit: parts.audit,
             audit_door: parts.audit_door,
+            notifications: Arc::clone(&parts.notifications),
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -152,17 +164,18 @@ impl App {
             limits: config.limits.clone(),
             shutdown: parts.shutdown,
         };
-        Self { acceptor, hub: parts.hub, jobs, clock }
+        Self { acceptor, notifications: parts.notifications, hub: parts.hub, jobs, clock }
     }
 
     /// Serves what `listener` accepts until the shutdown begins, then waits for the connections to end, for a bounded time.
     pub async fn serve(self, listener: impl Listener) {
         let (admission, timeout) = (self.acceptor.admission.clone(), self.acceptor.limits.shutdown_timeout);
         let jobs = Jobs::start(&self.jobs, &self.clock, &self.acceptor.shutdown);
+        let notifying = self.notifications.start(&self.acceptor.shutdown);
         self.acceptor.run(listener).await;
         let ended = async {
             // The last write of a job is durable before the store closes.
-            tokio::join!(jobs.ended(), self.hub.shut_down());
+            tokio::join!(jobs.ended(), notifying.ended(), self.hub.shut_down());
             admission.all_gone().await;
         };
         if tokio::time::timeout(timeout, ended).await.is_err() {
@@ -244,6 +257,7 @@ impl Embedded {
         });
         changes.ensure_default_project().await?;
         let audit_door = Arc::new(audit_door(&vault, &changes, &audit, &clock).await?);
+        let notifications = webhooks(config, &vault, &changes, &audit, &clock)?;
         let identity = Arc::new(identity);
         let door = SdkDoor {
             hub: Arc::clone(&hub),
@@ -266,6 +280,7 @@ impl Embedded {
         };
         let metrics = Metrics::new();
         store.register(&metrics, &changes, &hub, &clock);
+        register_webhooks(&metrics, &notifications);
         let parts = Parts {
             changes,
             identity,
@@ -274,6 +289,7 @@ impl Embedded {
             uses,
             audit,
             audit_door,
+            notifications,
             clock,
             metrics,
             shutdown: Shutdown::new(),
@@ -382,6 +398,42 @@ impl Store {
 /// A count as a gauge's value.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn webhooks(
+    config: &Config,
+    vault: &Arc<dyn Vault>,
+    changes: &Arc<ChangeService>,
+    events: &Arc<FileAuditLog>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Notifications>, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Webhooks(error.to_string());
+    let folder = DataFolder::new(config.storage.data.clone()).notifications();
+    let store = FileRecordStore::open(RealFiles::shared(), folder).map_err(|error| failed(&error))?;
+    let allowed = config.webhooks.webhook_allow.clone();
+    let caller = HttpCaller::new(Arc::new(SystemResolver::default()), allowed).map_err(|error| failed(&error))?;
+    Ok(Notifications::new(HookParts {
+        changes: Arc::clone(changes),
+        events: events.clone(),
+        people: Arc::new(VaultPeople::new(Arc::clone(vault))),
+        vault: Arc::clone(vault),
+        caller: Arc::new(caller),
+        store: Arc::new(store),
+        clock: Arc::clone(clock),
+        jitter: rand::random::<f64>,
+        show_names: config.webhooks.webhook_names,
+        metrics: WebhookMetrics::default(),
+    }))
+}
+
+fn register_webhooks(metrics: &Metrics, notifications: &Arc<Notifications>) {
+    metrics.register(|registry| notifications.metrics().register(registry));
+    let of = Arc::clone(notifications);
+    let help = "Age of the oldest notification that a webhook still tries to deliver";
+    metrics.reading("webhook_queue_age_seconds", help, move || whole(of.queue_age_ms() / 1_000));
+    let of = Arc::clone(notifications);
+    let help = "Notifications that were given up and are kept to be sent again";
+    metrics.reading("webhook_dead_letters", help, move || whole(of.dead_letter_count() as u64));
 }
 
 async fn audit_door(

@@ -30,6 +30,57 @@ fn a_change_says_what_it_did_and_doing_it_again_changes_nothing() {
 }
 
 #[test]
+fn a_change_touches_the_environments_that_its_instructions_name() {
+    let server = ServerProcess::start();
+    server.client.create_flag("checkout");
+    let both = json!([{"kind": "turnFlagOn", "flag": "checkout"},
+        {"kind": "turnFlagOn", "flag": "checkout", "environment": "testing"}]);
+    let changed = server.client.change("development", both.clone()).ok();
+    assert_eq!(
+        (&changed["changed"], &changed["summary"]),
+        (
+            &json!(["environment/development/flag/checkout", "environment/testing/flag/checkout"]),
+            &json!(["turned checkout on in development", "turned checkout on in testing"])
+        )
+    );
+    let in_testing = server.client.get("/api/v1/projects/default/journal?environment=testing").ok();
+    assert_eq!(in_testing["entries"].as_array().unwrap().last().unwrap()["instructions"], both);
+    // Nothing is needed of the change where every instruction says where it applies.
+    let alone = json!({"instructions": [{"kind": "turnFlagOff", "flag": "checkout", "environment": "testing"}]});
+    assert_eq!(server.client.post(CHANGES, &alone).ok()["summary"][0], "turned checkout off in testing");
+
+    let problem = server
+        .client
+        .change(
+            "development",
+            json!([
+        {"kind": "turnFlagOn", "flag": "checkout", "environment": "tseting"},
+        {"kind": "turnFlagOn", "flag": "checkout", "environment": "staging"}]),
+        )
+        .problem();
+    assert_eq!(problem["status"], 403, "{problem}");
+    let problem = server
+        .client
+        .change(
+            "development",
+            json!([
+        {"kind": "turnFlagOn", "flag": "checkout", "environment": "tseting"}]),
+        )
+        .problem();
+    assert_eq!(pointers(&problem), [("/instructions/0/environment", "unknownEnvironment")]);
+    let problem = server
+        .client
+        .change(
+            "development",
+            json!([
+        {"kind": "archiveFlag", "flag": "checkout", "environment": "testing"},
+        {"kind": "createSdkKey", "audience": "server", "environment": "testing"}]),
+        )
+        .problem();
+    assert_eq!(pointers(&problem), [("/instructions/0/environment", "notHere"), ("/instructions/1/kind", "notHere")]);
+}
+
+#[test]
 fn a_dry_run_says_what_would_change_and_changes_nothing() {
     let server = ServerProcess::start();
     let revision = server.client.create_flag("checkout");

@@ -14,3 +14,4 @@ mod secrets;
 mod serving;
 mod sight;
 mod trail;
+mod webhooks;

@@ -300,3 +300,35 @@ fn new_recovery_codes_take_the_place_of_the_old() {
     attempt(&ada.client, &ada.name, &ada.password, codes[0]).ok();
     assert_eq!(server.client.post(path, &Value::Null).status, 403, "a token is nobody's session");
 }
+
+#[test]
+fn people_see_where_they_are_signed_in_and_sign_out_elsewhere() {
+    let server = ServerProcess::start();
+    let admin = admin(&server);
+    let (ben, eva) = (person(&admin, "ben", &["developer"]), person(&admin, "eva", &["viewer"]));
+    let (elsewhere, lost) = (ben.sign_in(), ben.sign_in());
+    let listed = ben.client.get("/api/v1/sessions").ok();
+    let sessions = listed["sessions"].as_array().unwrap();
+    let current: Vec<&Value> = sessions.iter().filter(|session| session["current"] == true).collect();
+    assert_eq!((sessions.len(), current.len()), (3, 1), "{listed}");
+    let id_of = |client: &TestClient| client.get("/api/v1/session").ok()["session"]["id"].as_str().unwrap().to_owned();
+    assert_eq!(current[0]["id"], id_of(&ben.client).as_str());
+
+    let lost_id = id_of(&lost);
+    assert_eq!(
+        eva.client.send("DELETE", &format!("/api/v1/sessions/{lost_id}"), &[], b"").status,
+        404,
+        "somebody else's"
+    );
+    assert_eq!(
+        ben.client.send("DELETE", &format!("/api/v1/sessions/{lost_id}"), &[], b"").ok(),
+        json!({"ended": true})
+    );
+    assert_eq!(lost.get("/api/v1/session").status, 401);
+    assert_eq!(ben.client.send("DELETE", "/api/v1/sessions", &[], b"").ok(), json!({"ended": 1}));
+    assert_eq!(elsewhere.get("/api/v1/session").status, 401);
+    assert_eq!(ben.client.get("/api/v1/session").status, 200);
+    assert_eq!(eva.client.get("/api/v1/session").status, 200);
+    let problem = server.client.get("/api/v1/sessions");
+    assert_eq!(problem.status, 403, "the server's own token is no session");
+}

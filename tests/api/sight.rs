@@ -213,3 +213,27 @@ fn what_is_there_to_revert_or_revoke_is_told_to_nobody_else() {
     };
     assert_eq!((revert("development"), revert("nowhere"), revert("testing")), (403, 403, 400));
 }
+
+#[test]
+fn an_entry_in_several_environments_is_shown_to_those_who_see_all_of_them() {
+    let (server, admin) = furnished();
+    let agent = agent(&admin, json!({"actions": ["read"]}));
+    let journal = |client: &TestClient, query: &str| {
+        let page = client.get(&format!("{PROJECT}/journal?limit=1000{query}")).ok();
+        let entries = page["entries"].as_array().expect("entries").clone();
+        entries.iter().map(|entry| entry["revision"].clone()).collect::<Vec<_>>()
+    };
+    // What is so already in production changes nothing there, and is told nevertheless.
+    let manager = person(&admin, "Rea", &["releaseManager"]).client;
+    admin.change("staging", json!([{"kind": "turnFlagOn", "flag": "engine"}])).ok();
+    let both = json!([{"kind": "turnFlagOff", "flag": "engine"},
+        {"kind": "turnFlagOff", "flag": "engine", "environment": "production"}]);
+    let made = manager.change("staging", both).ok();
+    assert_eq!(made["changed"], json!(["environment/staging/flag/engine"]));
+    let revision = &made["revision"];
+    assert!(journal(&admin, "").contains(revision) && journal(&admin, "&environment=production").contains(revision));
+    assert!(!journal(&agent, "").contains(revision));
+    let record = admin.get(&format!("/api/v1/audit/records/j:{revision}")).ok();
+    assert_eq!(record["environments"], json!(["production", "staging"]));
+    drop(server);
+}

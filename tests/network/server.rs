@@ -30,6 +30,9 @@ use guidon_server::identity::sessions::Sessions;
 use guidon_server::identity::sign_in::SignIn;
 use guidon_server::identity::{Identity, Uses};
 use guidon_server::journal::{Journal, MemoryJournal};
+use guidon_server::notifications::{
+    self, HttpCaller, MemoryRecordStore, Notifications, SystemResolver, WebhookMetrics,
+};
 use guidon_server::policy::PrincipalKind;
 use guidon_server::push::{Hub, PushLimits};
 use guidon_server::shutdown::Shutdown;
@@ -148,6 +151,18 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         tiers: Arc::new(move || follower.world()),
     };
     let key = CheckpointKey::open(&*store.vault).await?;
+    let notifications = Notifications::new(notifications::Parts {
+        changes: Arc::clone(&changes),
+        events: audit.clone(),
+        people: Arc::new(VaultPeople::new(store.vault.clone())),
+        vault: store.vault.clone(),
+        caller: Arc::new(HttpCaller::new(Arc::new(SystemResolver::default()), Vec::new())?),
+        store: Arc::new(MemoryRecordStore::default()),
+        clock: Arc::clone(&clock),
+        jitter: || 1.0,
+        show_names: false,
+        metrics: WebhookMetrics::default(),
+    });
     let parts = app::Parts {
         changes,
         identity,
@@ -156,6 +171,7 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         uses,
         audit,
         audit_door: Arc::new(AuditDoor::new(trail, key, Arc::clone(&clock))),
+        notifications,
         clock,
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),

@@ -206,7 +206,7 @@ impl About {
         about.needs_review = tiers.needs_review(&entry.project, entry.revision);
         about.people.insert(entry.actor_id.clone());
         about.people.extend(approvers_of(entry).map(str::to_owned));
-        about.environments.extend(entry.environment.clone());
+        about.environments.extend(entry.named_environments().map(str::to_owned));
         for changed in &entry.objects {
             match &changed.object {
                 ObjectId::Project => about.everywhere = true,
@@ -229,6 +229,7 @@ impl About {
                 // Where it was judged, which the grounds say.
                 ObjectId::Request(_)
                 | ObjectId::Review(_)
+                | ObjectId::Webhook(_)
                 | ObjectId::Principal(_)
                 | ObjectId::RoleBinding(_)
                 | ObjectId::Token(_)

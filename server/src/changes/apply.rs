@@ -12,7 +12,7 @@ use crate::journal::{ObjectHash, ObjectId};
 use crate::state::{
     Finding, FlagState, KeySetSource, Project, Review, SegmentState, World, hash_in_directory, hash_object,
 };
-use crate::{environments, flags, segments};
+use crate::{environments, flags, notifications, segments};
 
 /// Why a resolved instruction does not apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -41,8 +41,8 @@ pub enum ApplyError {
         /// Why not.
         refusal: String,
     },
-    /// The instruction needs an environment and its change names none.
-    #[error("the change names no environment")]
+    /// The instruction needs an environment, and neither it nor its change names one.
+    #[error("neither the instruction nor its change names an environment")]
     NoEnvironment,
     /// A field that the server fills in is missing.
     #[error("`{field}` is not filled in")]
@@ -107,7 +107,7 @@ impl<'a> Draft<'a> {
         self.project.as_ref()
     }
 
-    /// The environment that environment-bound instructions apply to.
+    /// The environment that environment-bound instructions apply to, unless they name one themselves.
     pub(crate) fn environment(&self) -> Option<&str> {
         self.environment.as_deref()
     }
@@ -136,7 +136,8 @@ impl<'a> Draft<'a> {
     pub(crate) fn into_world(self) -> World {
         let mut world = self.before.clone();
         world.directory = self.directory;
-        let Some(project) = self.project else { return world };
+        let Some(mut project) = self.project else { return world };
+        flags::note_served(self.before.projects.get(&self.key).map(|before| &**before), &mut project, &self.named);
         for id in self.named.iter().filter_map(|object| if let ObjectId::SdkKey(id) = object { Some(id) } else { None })
         {
             let old = self.before.projects.get(&self.key).and_then(|project| project.sdk_keys.get(id));
@@ -153,18 +154,18 @@ impl<'a> Draft<'a> {
 
     /// Applies one resolved instruction. On an error the draft is as it was.
     pub(crate) fn apply(&mut self, instruction: &Instruction, keys: &dyn KeySetSource) -> Result<(), ApplyError> {
-        if let Instruction::CreateProject { name } = instruction {
+        if let Instruction::CreateProject { name } = instruction.edit() {
             self.create_project(name)?;
         }
-        if let Instruction::Directory(edit) = instruction {
+        if let Instruction::Directory(edit) = instruction.edit() {
             identity::directory::apply(&mut self.directory, edit, self.at)?;
             self.named.extend(edit.objects());
             return Ok(());
         }
-        let environment = self.environment.clone();
         let mut project = self.project.take().ok_or_else(|| unknown("project", &self.key))?;
-        let objects = instruction.objects(&project, environment.as_deref());
-        let applied = self.edit(&mut project, environment.as_deref(), instruction, keys);
+        let named = self.environment.as_deref();
+        let objects = instruction.objects(&project, named);
+        let applied = self.edit(&mut project, instruction.environment(named), instruction.edit(), keys);
         self.project = Some(project);
         applied?;
         self.named.extend(objects);
@@ -187,8 +188,10 @@ impl<'a> Draft<'a> {
             flags: Default::default(),
             segments: Default::default(),
             sdk_keys: Default::default(),
+            served_variations: Default::default(),
             requests: Default::default(),
             reviews: Default::default(),
+            webhooks: Default::default(),
         });
         Ok(())
     }
@@ -206,6 +209,8 @@ impl<'a> Draft<'a> {
         }
         if let Instruction::Request(edit) = instruction {
             self.edit_request(project, edit)
+        } else if let Instruction::Webhook(edit) = instruction {
+            notifications::apply(project, edit, self.at, self.revision)
         } else if let Some(key) = instruction.flag() {
             self.edit_flag(project, key, environment, instruction, keys)
         } else if let (Some(key), Some(environment)) = (instruction.segment(), environment) {

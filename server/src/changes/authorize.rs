@@ -30,7 +30,7 @@ pub(crate) struct Judging<'a> {
     pub(crate) author: &'a Author,
     /// Project it is about; empty for the directory.
     pub(crate) project: &'a str,
-    /// Environment it names.
+    /// Environment it names; its instructions may name others.
     pub(crate) environment: Option<&'a str>,
     /// Its edits, resolved.
     pub(crate) instructions: &'a [Instruction],
@@ -40,8 +40,8 @@ pub(crate) struct Judging<'a> {
     pub(crate) policies: &'a PolicySet,
     /// When it is made, in milliseconds since 1970.
     pub(crate) now: u64,
-    /// What is known of how many people rules match.
-    pub(crate) reach: &'a Reach,
+    /// What is known of how many people rules match, by environment; nothing of the others.
+    pub(crate) reach: &'a BTreeMap<String, Reach>,
     /// Where it moves people, by environment, as far as that was asked for.
     pub(crate) movements: RefCell<BTreeMap<String, Movement>>,
 }
@@ -399,9 +399,15 @@ impl Judging<'_> {
                 }
             }
         }
-        let turns_on = self.instructions.iter().any(|it| matches!(it, Instruction::TurnFlagOn { .. }));
-        let widens_production = (judgement.direction == Direction::Widening || turns_on)
-            && judgement.environments.iter().any(|key| environment(project, key).tier == Some(Tier::Production));
+        let turns_on = |key: &str| {
+            self.instructions.iter().any(|it| {
+                matches!(it.edit(), Instruction::TurnFlagOn { .. }) && it.environment(self.environment) == Some(key)
+            })
+        };
+        let widens_production = judgement.environments.iter().any(|key| {
+            environment(project, key).tier == Some(Tier::Production)
+                && (turns_on(key) || self.movement(key).direction == Direction::Widening)
+        });
         let fresh = has_fresh_factor(self.author, self.now);
         if judgement.applies_by_itself() && widens_production && self.author.kind == PrincipalKind::Human && !fresh {
             // It would be made at once: with nobody else looking, it is the author's factor that counts.
@@ -434,11 +440,14 @@ impl Judging<'_> {
                 _ => {}
             }
         }
-        let mut movement = direction(before, after, environment, &flags, &segments, self.reach);
+        // What was measured in one environment says nothing of another.
+        let unknown = Reach::unknown();
+        let reach = self.reach.get(environment).unwrap_or(&unknown);
+        let mut movement = direction(before, after, environment, &flags, &segments, reach);
         let content = self.instructions.iter().filter(|it| !matches!(it, Instruction::Request(_)));
         if movement.direction == Direction::Still && content.clone().count() > 0 {
             // The kill switch is one, also where the flag serves nobody anything else than while it is off.
-            let kills = content.clone().all(|it| matches!(it, Instruction::TurnFlagOff { .. }));
+            let kills = content.clone().all(|it| matches!(it.edit(), Instruction::TurnFlagOff { .. }));
             if kills {
                 movement.direction = Direction::Lowering;
             }

@@ -71,7 +71,7 @@ impl Author {
 pub struct ChangeDraft {
     /// Project it is about.
     pub project: String,
-    /// Environment that environment-bound instructions apply to.
+    /// Environment that environment-bound instructions apply to, unless they name one themselves.
     pub environment: Option<String>,
     /// Why, in the author's words.
     pub comment: String,

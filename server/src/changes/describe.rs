@@ -8,12 +8,12 @@ use crate::identity::DirectoryEdit;
 
 /// What an instruction does, as a sentence without a full stop, as in `turned summary-engine on in production`.
 ///
-/// `environment` is the one that the change names. Targeting keys are counted, never named.
+/// `named` is the environment that the change names. Targeting keys are counted, never named.
 #[must_use]
-pub fn describe(instruction: &Instruction, environment: Option<&str>) -> String {
-    let what =
-        about_flag(instruction).or_else(|| about_segment(instruction)).unwrap_or_else(|| about_project(instruction));
-    match environment.filter(|_| instruction.needs_environment()) {
+pub fn describe(instruction: &Instruction, named: Option<&str>) -> String {
+    let edit = instruction.edit();
+    let what = about_flag(edit).or_else(|| about_segment(edit)).unwrap_or_else(|| about_project(edit));
+    match instruction.environment(named) {
         Some(environment) => format!("{what} in {environment}"),
         None => what,
     }
@@ -39,6 +39,7 @@ fn about_project(instruction: &Instruction) -> String {
         Instruction::LiftFreeze { id } => format!("lifted the freeze {id}"),
         Instruction::Directory(edit) => about_directory(edit),
         Instruction::Request(edit) => about_request(edit),
+        Instruction::Webhook(edit) => edit.describe(),
         other => other.kind().to_owned(),
     }
 }
@@ -197,5 +198,7 @@ mod tests {
         let rollout = json!({"kind": "setRollout", "flag": "f", "weights": {"ai": 1_500, "baseline": 98_500}});
         assert_eq!(said(rollout), "made f serve 1.5 % ai, 98.5 % baseline by default in production");
         assert_eq!(said(json!({"kind": "archiveFlag", "flag": "f"})), "archived f");
+        let elsewhere = json!({"kind": "turnFlagOn", "flag": "f", "environment": "staging"});
+        assert_eq!(said(elsewhere), "turned f on in staging");
     }
 }

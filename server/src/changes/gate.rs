@@ -1,6 +1,6 @@
 //! The service's side of deciding: asks the policies, and takes note of what they refuse.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use guidon_sdk::model::{Provenance, ProvenanceKind};
@@ -17,7 +17,7 @@ use crate::journal::ObjectId;
 use crate::policy::{self, Action, Decision, Explanation, Facts, PolicySet, PrincipalKind, Resource, Role};
 use crate::state::World;
 
-/// Most flags of a change of which is measured how many people their rules match.
+/// Most flags of a change of which is measured how many people their rules match, each environment counted.
 const MAX_MEASURED_FLAGS: usize = 20;
 
 /// A change that has to become a change request.
@@ -154,30 +154,36 @@ impl ChangeService {
         self.audit.record(event);
     }
 
-    /// What is known of how many people the rules match that the change may touch; nothing where it does not matter.
-    pub(super) async fn reach(&self, author: &Author, change: &ChangeDraft) -> Reach {
+    /// What is known of how many people the rules match that the change may touch, by environment that it names; nothing where
+    /// it does not matter.
+    pub(super) async fn reach(&self, author: &Author, change: &ChangeDraft) -> BTreeMap<String, Reach> {
         let world = self.world();
-        let Some(project) = world.projects.get(&change.project) else { return Reach::unknown() };
-        let Some(environment) = change.environment.as_deref().and_then(|key| project.environments.get(key)) else {
-            return Reach::unknown();
-        };
-        // Nobody is asked about a change of development: there is no need to measure it.
-        if environment.tier == Tier::Development || author.kind == PrincipalKind::Operator {
-            return Reach::unknown();
+        let mut reach = BTreeMap::new();
+        let Some(project) = world.projects.get(&change.project) else { return reach };
+        if author.kind == PrincipalKind::Operator {
+            return reach;
         }
-        let mut flags: Vec<&str> = change.instructions.iter().filter_map(Instruction::flag).collect();
-        flags.sort_unstable();
-        flags.dedup();
-        flags.retain(|key| {
-            project.flags.get(*key).is_some_and(|flag| {
+        let named = change.environment.as_deref();
+        let flags: BTreeSet<&str> = change.instructions.iter().filter_map(Instruction::flag).collect();
+        let places: BTreeSet<&str> =
+            change.instructions.iter().filter_map(|instruction| instruction.environment(named)).chain(named).collect();
+        let mut room = MAX_MEASURED_FLAGS;
+        for key in places {
+            // Nobody is asked about a change of development: there is no need to measure it.
+            let known = project.environments.get(key).filter(|environment| environment.tier != Tier::Development);
+            let Some(environment) = known else { continue };
+            let with_rules = flags.iter().filter_map(|flag| project.flags.get(*flag)).filter(|flag| {
                 flag.stored.environments.get(&environment.key).is_some_and(|config| !config.rules.is_empty())
-            })
-        });
-        let since = flags
-            .into_iter()
-            .take(MAX_MEASURED_FLAGS)
-            .filter_map(|key| project.flags.get(key).map(|flag| (key.to_owned(), flag.revision)));
-        self.reaches.measure(&change.project, &environment.key, since.collect()).await
+            });
+            let since: BTreeMap<String, u64> =
+                with_rules.take(room).map(|flag| (flag.stored.key.clone(), flag.revision)).collect();
+            room -= since.len();
+            if !since.is_empty() {
+                let measured = self.reaches.measure(&change.project, &environment.key, since).await;
+                reach.insert(environment.key.clone(), measured);
+            }
+        }
+        reach
     }
 
     /// What the change would need as a change request, in the present state.
@@ -210,7 +216,7 @@ impl ChangeService {
         change: &ChangeDraft,
         at: u64,
         past: &Past,
-        reach: &Reach,
+        reach: &BTreeMap<String, Reach>,
     ) -> Result<(Prepared, Verdict), ChangeError> {
         check_request_edits(author, change)?;
         check_provenance(author, change)?;
@@ -262,7 +268,7 @@ fn check_provenance(author: &Author, change: &ChangeDraft) -> Result<(), ChangeE
     let human = |provenance: Option<&Provenance>| provenance.is_some_and(|it| it.by == ProvenanceKind::Human);
     let mut problems = Vec::new();
     for (index, instruction) in change.instructions.iter().enumerate() {
-        let vouches = match instruction {
+        let vouches = match instruction.edit() {
             Instruction::CreateFlag { flag } => flag.variations.iter().any(|it| human(it.provenance.as_ref())),
             Instruction::AddVariation { variation, .. } => human(variation.provenance.as_ref()),
             Instruction::UpdateVariation { provenance, .. } => human(provenance.as_ref()),
@@ -282,7 +288,7 @@ fn check_provenance(author: &Author, change: &ChangeDraft) -> Result<(), ChangeE
 fn check_request_edits(author: &Author, change: &ChangeDraft) -> Result<(), ChangeError> {
     let mut problems = Vec::new();
     for (index, instruction) in change.instructions.iter().enumerate() {
-        let Instruction::Request(edit) = instruction else { continue };
+        let Instruction::Request(edit) = instruction.edit() else { continue };
         let by = match &**edit {
             RequestEdit::OpenRequest { author, .. } => Some(&author.id),
             RequestEdit::CommentRequest { by, .. }

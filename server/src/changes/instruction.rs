@@ -3,7 +3,8 @@
 //! The same type is what a caller sends and what the journal keeps. A caller leaves out what the server decides (salts, rule
 //! ids, allocations, key sets); [`super::ChangeService`] fills it in, and the journal keeps the *resolved* instruction, so that
 //! folding it again gives the same state. In JSON an instruction is one flat object, tagged by `kind`:
-//! `{"kind":"turnFlagOn","flag":"summary-engine"}`.
+//! `{"kind":"turnFlagOn","flag":"summary-engine"}`. One that applies to an environment may name it, in place of the one that its
+//! change names: `{"kind":"turnFlagOn","flag":"summary-engine","environment":"staging"}`.
 
 use std::collections::BTreeMap;
 
@@ -16,10 +17,12 @@ use serde_json::{Map, Value};
 use super::RequestEdit;
 use crate::environments::{Audience, Tier};
 use crate::identity::DirectoryEdit;
+use crate::notifications::WebhookEdit;
 use crate::policy::{Action, Group};
 use crate::segments::StoredSegment;
 
-/// One typed edit. Instructions about how a flag or segment is served apply to the environment their change names.
+/// One typed edit. Instructions about how a flag or segment is served apply to the environment their change names, unless they
+/// name one themselves: [`Instruction::Within`].
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(remote = "Self", rename_all = "camelCase", rename_all_fields = "camelCase")]
 #[non_exhaustive]
@@ -115,6 +118,19 @@ pub enum Instruction {
     /// An edit of a change request.
     #[serde(skip)]
     Request(Box<RequestEdit>),
+    /// An edit of a webhook.
+    #[serde(skip)]
+    Webhook(Box<WebhookEdit>),
+
+    /// An edit in an environment of its own, whatever its change names. Made by [`Instruction::within`] and by reading only, which
+    /// see to it that the edit is one of an environment and not another of these.
+    #[serde(skip)]
+    Within {
+        /// Key of the environment.
+        environment: String,
+        /// The edit.
+        edit: Box<Instruction>,
+    },
 
     // ---- flags, in every environment
     /// Creates a flag; off wherever the definition is silent.
@@ -434,6 +450,9 @@ pub enum Instruction {
     },
 }
 
+/// The field in which an instruction names an environment of its own.
+pub(crate) const ENVIRONMENT: &str = "environment";
+
 /// One of the two key lists of a segment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -455,6 +474,15 @@ impl Serialize for Instruction {
         match self {
             Self::Directory(edit) => return edit.serialize(serializer),
             Self::Request(edit) => return edit.serialize(serializer),
+            Self::Webhook(edit) => return edit.serialize(serializer),
+            Self::Within { environment, edit } => {
+                let flat = edit.serialize(serde_json::value::Serializer).map_err(ser::Error::custom)?;
+                let Value::Object(mut flat) = flat else {
+                    return Err(ser::Error::custom("an instruction is an object"));
+                };
+                flat.insert(ENVIRONMENT.to_owned(), Value::String(environment.clone()));
+                return flat.serialize(serializer);
+            }
             _ => {}
         }
         // The derived form is {"kind": {fields}}; the published one is flat.
@@ -473,7 +501,11 @@ impl Serialize for Instruction {
 
 impl<'de> Deserialize<'de> for Instruction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let flat = Map::deserialize(deserializer)?;
+        let mut flat = Map::deserialize(deserializer)?;
+        let is_of_webhook = |kind: &str| WebhookEdit::KINDS.contains(&kind);
+        if flat.get("kind").and_then(Value::as_str).is_some_and(is_of_webhook) {
+            return read(flat).map(|edit| Self::Webhook(Box::new(edit)));
+        }
         match flat.get("kind").and_then(Value::as_str).and_then(|kind| kind.parse::<Action>().ok()).map(Action::group) {
             Some(Group::Request) => return read(flat).map(|edit| Self::Request(Box::new(edit))),
             Some(Group::Administer | Group::Credential) if is_of_directory(&flat) => {
@@ -481,8 +513,18 @@ impl<'de> Deserialize<'de> for Instruction {
             }
             _ => {}
         }
+        let own = match flat.remove(ENVIRONMENT) {
+            None => None,
+            Some(Value::String(environment)) => Some(environment),
+            Some(_) => return Err(de::Error::custom("the environment of an instruction must be a string")),
+        };
         let tagged = tag(flat).map_err(de::Error::custom)?;
-        Self::deserialize(tagged).map_err(de::Error::custom)
+        let edit = Self::deserialize(tagged).map_err(de::Error::custom)?;
+        match own {
+            None => Ok(edit),
+            Some(environment) if edit.needs_environment() => Ok(Self::within(environment, edit)),
+            Some(_) => Err(de::Error::custom(edit.in_no_environment())),
+        }
     }
 }
 

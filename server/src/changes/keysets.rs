@@ -255,7 +255,7 @@ pub fn visit_entry(entry: &Entry, see: &mut dyn FnMut(&KeySetRef)) {
 }
 
 fn visit_instruction(instruction: &Instruction, see: &mut dyn FnMut(&KeySetRef)) {
-    match instruction {
+    match instruction.edit() {
         Instruction::CreateFlag { flag } => visit_flag(flag, see),
         Instruction::AddTargets { targets, .. } | Instruction::RemoveTargets { targets, .. } => {
             targets.iter().flatten().filter_map(|target| target.key_set.as_ref()).for_each(see);

@@ -3,6 +3,7 @@
 pub(crate) mod apply;
 pub mod authorize;
 mod change;
+mod consider;
 mod describe;
 pub mod direction;
 mod erase;
@@ -30,6 +31,7 @@ pub use authorize::Refused;
 pub use change::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey, MintedCredential, Needs, Problem, Proposal,
 };
+pub use consider::Considered;
 pub use describe::describe;
 pub use erase::{EraseError, ErasedKey, Standing};
 pub use gate::Question;

@@ -31,7 +31,8 @@ pub(crate) fn environment(project: &Project, key: &str) -> Resource {
     Resource { project: project.key.clone(), environment: key.to_owned(), tier: Some(tier) }
 }
 
-/// Where a change with these instructions has to be allowed, in the state before it.
+/// Where a change with these instructions has to be allowed, in the state before it: each in the environment that it names
+/// itself or, if it names none, that the change names (`named`).
 ///
 /// A flag-wide instruction has to be allowed in every environment where the flag is on, has served or is required by a flag
 /// that is on; where there is none, in the project's environment that is farthest from real users.
@@ -40,10 +41,10 @@ pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instruct
     let state = world.projects.get(project).map(|project| &**project);
     for instruction in instructions {
         let Some(action) = Action::of(instruction) else { continue };
-        let resources = match instruction {
+        let resources = match instruction.edit() {
             Instruction::Directory(edit) => of_directory(world, edit),
             Instruction::CreateProject { .. } => vec![installation()],
-            other => state.map_or_else(Vec::new, |state| in_project(state, named, other)),
+            _ => state.map_or_else(Vec::new, |state| in_project(state, named, instruction)),
         };
         let flag = instruction.flag().map(str::to_owned);
         places.extend(resources.into_iter().map(|resource| Place { action, resource, flag: flag.clone() }));
@@ -52,11 +53,17 @@ pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instruct
     // What the same change creates is judged as what it becomes.
     for place in &mut places {
         let is_there = state.is_some_and(|state| state.environments.contains_key(&place.resource.environment));
-        let made = instructions.iter().find_map(|instruction| match instruction {
-            Instruction::CreateEnvironment { key, tier, .. } if *key == place.resource.environment => Some(*tier),
+        let made = instructions.iter().filter_map(|instruction| match instruction {
+            Instruction::CreateEnvironment { key, tier, .. }
+            | Instruction::UpdateEnvironment { key, tier: Some(tier), .. }
+                if *key == place.resource.environment =>
+            {
+                Some(*tier)
+            }
             _ => None,
         });
-        if let Some(tier) = made.filter(|_| !is_there) {
+        // Of several tiers that it gets on the way, the one closest to real users.
+        if let Some(tier) = made.max().filter(|_| !is_there) {
             place.resource.tier = Some(tier);
         }
     }
@@ -65,9 +72,9 @@ pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instruct
 
 fn in_project(project: &Project, named: Option<&str>, instruction: &Instruction) -> Vec<Resource> {
     if instruction.needs_environment() {
-        return vec![environment(project, named.unwrap_or_default())];
+        return vec![environment(project, instruction.environment(named).unwrap_or_default())];
     }
-    match instruction {
+    match instruction.edit() {
         Instruction::CreateEnvironment { key, tier, .. } => {
             vec![Resource { project: project.key.clone(), environment: key.clone(), tier: Some(*tier) }]
         }
@@ -82,6 +89,10 @@ fn in_project(project: &Project, named: Option<&str>, instruction: &Instruction)
             vec![environment(project, &key.unwrap_or_default())]
         }
         Instruction::Request(edit) => of_request(project, edit),
+        // What a webhook tells of is the whole project, whatever its filters say.
+        Instruction::Webhook(_) => {
+            vec![Resource { project: project.key.clone(), environment: String::new(), tier: None }]
+        }
         Instruction::CreateFlag { flag } => {
             // What the definition says of an environment by itself is an edit there.
             let silent = flag.default_environment();

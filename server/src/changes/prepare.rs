@@ -108,7 +108,7 @@ impl Preparing<'_> {
         mint: &mut dyn Mint,
         past: &Past,
     ) -> Option<Instruction> {
-        if let Instruction::Directory(edit) = instruction {
+        if let Instruction::Directory(edit) = instruction.edit() {
             let before = self.problems.len();
             let mut filling = Filling {
                 world: self.draft.before(),
@@ -121,8 +121,8 @@ impl Preparing<'_> {
             let edit = directory::resolve(&mut filling, DirectoryEdit::clone(edit));
             return (self.problems.len() == before).then(|| Instruction::Directory(Box::new(edit)));
         }
-        if matches!(instruction, Instruction::CreateProject { .. } | Instruction::Request(_)) {
-            return self.as_sent(at, instruction);
+        if matches!(instruction.edit(), Instruction::CreateProject { .. } | Instruction::Request(_)) {
+            return self.as_sent(at, instruction.edit());
         }
         self.resolve_in_project(at, instruction, mint, past)
     }
@@ -144,16 +144,17 @@ impl Preparing<'_> {
         mint: &mut dyn Mint,
         past: &Past,
     ) -> Option<Instruction> {
-        let subject = subject(instruction);
+        let subject = subject(instruction, self.draft.environment());
         if subject.as_ref().is_some_and(|subject| self.refused.contains(subject)) {
             return None;
         }
         let before = self.problems.len();
-        let resolved = self.check_environment(instruction).and_then(|()| {
+        let named = self.draft.environment().map(str::to_owned);
+        let resolved = self.check_environment(at, instruction).and_then(|()| {
             let mut cx = Resolving {
                 before: self.draft.before(),
                 project: self.draft.project()?,
-                environment: self.draft.environment(),
+                environment: instruction.environment(named.as_deref()),
                 now: self.draft.at(),
                 past,
                 mint,
@@ -162,7 +163,7 @@ impl Preparing<'_> {
                 at,
                 problems: &mut self.problems,
             };
-            resolve(&mut cx, instruction.clone())
+            resolve(&mut cx, instruction.edit().clone()).map(|edit| instruction.replaced_by(edit))
         });
         if self.problems.len() == before {
             return resolved;
@@ -172,19 +173,21 @@ impl Preparing<'_> {
     }
 
     /// Reports a missing or unknown environment once.
-    fn check_environment(&mut self, instruction: &Instruction) -> Option<()> {
+    fn check_environment(&mut self, at: &str, instruction: &Instruction) -> Option<()> {
         let project = self.draft.project()?;
         if !instruction.needs_environment() {
             return Some(());
         }
-        let problem = match self.draft.environment() {
+        let own = matches!(instruction, Instruction::Within { .. });
+        let pointer = if own { format!("{at}/environment") } else { "/environment".to_owned() };
+        let problem = match instruction.environment(self.draft.environment()) {
             Some(key) if project.environments.contains_key(key) => return Some(()),
             Some(key) => {
-                Problem::new("/environment", "unknownEnvironment", format!("the project has no environment \"{key}\""))
+                Problem::new(pointer, "unknownEnvironment", format!("the project has no environment \"{key}\""))
             }
             None => {
                 let message = format!("`{}` applies to one environment; name it", instruction.kind());
-                Problem::new("/environment", "environmentNeeded", message)
+                Problem::new(pointer, "environmentNeeded", message)
             }
         };
         if !self.problems.iter().any(|known| known.pointer == problem.pointer) {
@@ -195,22 +198,23 @@ impl Preparing<'_> {
 }
 
 /// The flag or segment that an instruction makes or builds on.
-fn subject(instruction: &Instruction) -> Option<String> {
+fn subject(instruction: &Instruction, named: Option<&str>) -> Option<String> {
     let flag = instruction.flag().map(|key| format!("flag/{key}"));
-    flag.or_else(|| instruction.segment().map(|key| format!("segment/{key}")))
+    let environment = instruction.environment(named).unwrap_or_default();
+    flag.or_else(|| instruction.segment().map(|key| format!("segment/{environment}/{key}")))
 }
 
 /// What is wrong with the change as a whole.
 fn shape(world: &World, change: &ChangeDraft) -> Vec<Problem> {
     let mut problems = Vec::new();
-    let of_directory = |instruction: &Instruction| matches!(instruction, Instruction::Directory(_));
+    let of_directory = |instruction: &Instruction| matches!(instruction.edit(), Instruction::Directory(_));
     let is_of_directory =
         change.project == DIRECTORY && !change.instructions.is_empty() && change.instructions.iter().all(of_directory);
     if !is_of_directory && change.instructions.iter().any(of_directory) {
         let message = "the directory belongs to no project: edits of it make a change of their own";
         problems.push(Problem::new("/project", "notHere", message));
     }
-    let founds = |instruction: &Instruction| matches!(instruction, Instruction::CreateProject { .. });
+    let founds = |instruction: &Instruction| matches!(instruction.edit(), Instruction::CreateProject { .. });
     if change.instructions.len() > 1 && change.instructions.iter().any(founds) {
         let message = "a project is created by a change of its own; what is in it follows";
         problems.push(Problem::new("/instructions", "notHere", message));
@@ -230,7 +234,7 @@ fn shape(world: &World, change: &ChangeDraft) -> Vec<Problem> {
     if is_of_directory {
         return problems;
     }
-    let creates = matches!(change.instructions.first(), Some(Instruction::CreateProject { .. }));
+    let creates = matches!(change.instructions.first().map(Instruction::edit), Some(Instruction::CreateProject { .. }));
     if creates && !world.projects.contains_key(&change.project) {
         most("", "projects", world.projects.len() + 1, limits::MAX_PROJECTS);
         if !guidon_sdk::model::is_valid_key(&change.project) {

@@ -392,7 +392,7 @@ impl ChangeService {
 
 /// Refuses a change that would pass itself off as a step of a change request.
 pub(super) fn refuse_forged(change: &ChangeDraft) -> Result<(), ChangeError> {
-    let steps = change.instructions.iter().enumerate().filter_map(|(index, instruction)| match instruction {
+    let steps = change.instructions.iter().enumerate().filter_map(|(index, instruction)| match instruction.edit() {
         Instruction::Request(edit) => Some(forged(&format!("/instructions/{index}/kind"), edit.kind())),
         _ => None,
     });

@@ -14,7 +14,7 @@ use super::limits;
 use super::mint::Mint;
 use super::{ChangeDraft, Instruction, Problem};
 use crate::state::{FetchedKeySets, Project, World};
-use crate::{environments, flags, segments};
+use crate::{environments, flags, notifications, segments};
 
 /// Earlier states that a change goes back to, and their key sets.
 #[derive(Clone, Debug, Default)]
@@ -27,10 +27,10 @@ impl Past {
     /// Key sets of what `change` brings back.
     pub(crate) fn wanted(&self, change: &ChangeDraft) -> Vec<KeySetRef> {
         let mut wanted = Vec::new();
-        let environment = change.environment.as_deref().unwrap_or_default();
         let mut see = |set: &KeySetRef| wanted.push(set.clone());
         for instruction in &change.instructions {
-            match instruction {
+            let environment = instruction.environment(change.environment.as_deref()).unwrap_or_default();
+            match instruction.edit() {
                 Instruction::RevertFlag { flag, to_revision, .. } => {
                     let flag = self.worlds.get(to_revision).and_then(|world| world.flag(&change.project, flag));
                     let config = flag.and_then(|flag| flag.stored.environments.get(environment));
@@ -54,7 +54,7 @@ pub(crate) struct Resolving<'a> {
     pub(crate) before: &'a World,
     /// The project as the instructions before left it.
     pub(crate) project: &'a Project,
-    /// The environment that the change names.
+    /// The environment that the instruction applies to, if it is one.
     pub(crate) environment: Option<&'a str>,
     /// When the change is made, in milliseconds since 1970.
     pub(crate) now: u64,
@@ -69,12 +69,15 @@ pub(crate) struct Resolving<'a> {
     pub(crate) problems: &'a mut Vec<Problem>,
 }
 
-/// The instruction as it is to be journaled; `None` if it asks for what is already so, or was refused.
+/// The instruction as it is to be journaled; `None` if it asks for what is already so, or was refused. Where it applies is for
+/// [`Resolving::environment`] to say: it must not say so itself.
 pub(crate) fn resolve(cx: &mut Resolving<'_>, instruction: Instruction) -> Option<Instruction> {
     if instruction.flag().is_some() {
         flags::resolve(cx, instruction)
     } else if instruction.segment().is_some() {
         segments::resolve(cx, instruction)
+    } else if let Instruction::Webhook(edit) = instruction {
+        notifications::resolve(cx, *edit).map(|edit| Instruction::Webhook(Box::new(edit)))
     } else {
         environments::resolve(cx, instruction)
     }

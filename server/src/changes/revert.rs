@@ -115,7 +115,7 @@ pub(crate) fn revisions(change: &ChangeDraft, durable: u64) -> Result<BTreeSet<u
     let mut revisions = BTreeSet::new();
     for (index, instruction) in change.instructions.iter().enumerate() {
         let (Instruction::RevertFlag { to_revision, .. } | Instruction::RevertSegment { to_revision, .. }) =
-            instruction
+            instruction.edit()
         else {
             continue;
         };

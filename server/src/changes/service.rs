@@ -1,6 +1,6 @@
 //! The only writer.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -288,7 +288,7 @@ impl ChangeService {
         author: &Author,
         change: &ChangeDraft,
         past: &Past,
-        reach: &Reach,
+        reach: &BTreeMap<String, Reach>,
     ) -> Result<Placed, PlaceError> {
         let mut head = self.head().await?;
         let head = &mut *head;
@@ -421,7 +421,7 @@ impl ChangeService {
     }
 
     /// Whether the same request was made before.
-    pub(super) fn is_repeat(&self, author: &Author, sent: Option<&IdempotencyKey>) -> bool {
+    pub(crate) fn is_repeat(&self, author: &Author, sent: Option<&IdempotencyKey>) -> bool {
         let world = self.world();
         sent.is_some_and(|sent| world.repeatable.get(&idempotency(author, sent).key, self.clock.now_ms()).is_some())
     }

@@ -7,6 +7,51 @@ use crate::journal::ObjectId;
 use crate::state::Project;
 
 impl Instruction {
+    /// `edit` in `environment`, whatever its change names. One that has an environment of its own gets this one; one that
+    /// applies to no single environment stays as it is.
+    #[must_use]
+    pub fn within(environment: impl Into<String>, edit: Self) -> Self {
+        match edit {
+            Self::Within { edit, .. } => Self::within(environment, *edit),
+            edit if edit.needs_environment() => Self::Within { environment: environment.into(), edit: Box::new(edit) },
+            edit => edit,
+        }
+    }
+
+    /// What is done, wherever: what to match on.
+    #[must_use]
+    pub fn edit(&self) -> &Self {
+        match self {
+            Self::Within { edit, .. } => edit.edit(),
+            edit => edit,
+        }
+    }
+
+    /// The environment it applies to, in a change that names `named`; `None` if it applies to no single one, or to one that
+    /// nobody named.
+    #[must_use]
+    pub fn environment<'a>(&'a self, named: Option<&'a str>) -> Option<&'a str> {
+        match self {
+            _ if !self.needs_environment() => None,
+            Self::Within { environment, .. } => Some(environment),
+            _ => named,
+        }
+    }
+
+    /// Another edit in the place of this one: in its own environment, if it has one.
+    #[must_use]
+    pub(crate) fn replaced_by(&self, edit: Self) -> Self {
+        match self {
+            Self::Within { environment, .. } => Self::within(environment.clone(), edit),
+            _ => edit,
+        }
+    }
+
+    /// Why it may name no environment, in words.
+    pub(crate) fn in_no_environment(&self) -> String {
+        format!("`{}` applies to no single environment: leave `environment` out", self.kind())
+    }
+
     /// The word in `kind`.
     #[must_use]
     pub fn kind(&self) -> &'static str {
@@ -22,6 +67,8 @@ impl Instruction {
             Self::LiftFreeze { .. } => "liftFreeze",
             Self::Directory(edit) => edit.kind(),
             Self::Request(edit) => edit.kind(),
+            Self::Webhook(edit) => edit.kind(),
+            Self::Within { edit, .. } => edit.kind(),
             Self::CreateFlag { .. } => "createFlag",
             Self::UpdateFlag { .. } => "updateFlag",
             Self::SetClientSide { .. } => "setClientSide",
@@ -94,6 +141,7 @@ impl Instruction {
             | Self::SetFallthrough { flag, .. }
             | Self::SetRollout { flag, .. }
             | Self::RevertFlag { flag, .. } => Some(flag),
+            Self::Within { edit, .. } => edit.flag_in_environment(),
             _ => None,
         }
     }
@@ -111,15 +159,16 @@ impl Instruction {
             | Self::AddSegmentKeys { segment, .. }
             | Self::RemoveSegmentKeys { segment, .. }
             | Self::RevertSegment { segment, .. } => Some(segment),
+            Self::Within { edit, .. } => edit.segment(),
             _ => None,
         }
     }
 
-    /// Whether it applies to the one environment that its change names.
+    /// Whether it applies to one environment: its own, or the one that its change names.
     #[must_use]
     pub fn needs_environment(&self) -> bool {
         let of_environment = matches!(
-            self,
+            self.edit(),
             Self::CreateSdkKey { .. }
                 | Self::RotateSdkKey { .. }
                 | Self::DeclareFreeze { .. }
@@ -128,23 +177,23 @@ impl Instruction {
         of_environment || self.flag_in_environment().is_some() || self.segment().is_some()
     }
 
-    /// The objects it may change, in a project as it is before the instruction.
+    /// The objects it may change, in a project as it is before the instruction and in a change that names `named`.
     #[must_use]
-    pub fn objects(&self, project: &Project, environment: Option<&str>) -> BTreeSet<ObjectId> {
-        let environment = environment.unwrap_or_default().to_owned();
+    pub fn objects(&self, project: &Project, named: Option<&str>) -> BTreeSet<ObjectId> {
+        let environment = self.environment(named).unwrap_or_default().to_owned();
         let mut objects = BTreeSet::new();
         if let Some(flag) = self.flag_in_environment() {
             objects.insert(ObjectId::FlagEnvironment(environment.clone(), flag.to_owned()));
         } else if let Some(flag) = self.flag() {
             objects.insert(ObjectId::Flag(flag.to_owned()));
-            if matches!(self, Self::CreateFlag { .. } | Self::DeleteFlag { .. }) {
+            if matches!(self.edit(), Self::CreateFlag { .. } | Self::DeleteFlag { .. }) {
                 let everywhere = project.environments.keys();
                 objects.extend(everywhere.map(|key| ObjectId::FlagEnvironment(key.clone(), flag.to_owned())));
             }
         } else if let Some(segment) = self.segment() {
             objects.insert(ObjectId::Segment(environment.clone(), segment.to_owned()));
         }
-        match self {
+        match self.edit() {
             Self::CreateProject { .. } => {
                 objects.insert(ObjectId::Project);
                 objects
@@ -172,6 +221,9 @@ impl Instruction {
             }
             Self::Request(edit) => {
                 objects.insert(edit.object());
+            }
+            Self::Webhook(edit) => {
+                objects.insert(ObjectId::Webhook(edit.id().to_owned()));
             }
             _ => {}
         }

@@ -4,19 +4,19 @@
 
 use std::collections::BTreeSet;
 
-use guidon_sdk::model::{Flag, ProvenanceKind, Segment};
+use guidon_sdk::model::{Flag, ProvenanceKind, Segment, Variation};
 use guidon_sdk::validate::{FlagFacts, SegmentFacts, validate_flag, validate_segment};
 
 use super::apply::Draft;
 use super::{Instruction, Problem, limits};
 use crate::environments::Tier;
-use crate::flags::{references, schema, segments_of};
+use crate::flags::{fingerprint, references, schema, segments_of};
 use crate::state::{Project, SegmentState};
 
 /// Adds what is wrong with the objects that `resolved` (each with its place in the request) touched.
 pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], problems: &mut Vec<Problem>) {
     let Some(project) = draft.project() else { return };
-    let check = Check { project, environment: draft.environment(), resolved };
+    let check = Check { project, named: draft.environment(), resolved };
     for key in check.flags() {
         let Some(state) = project.flags.get(&key) else { continue };
         let found = validate_flag(&state.published, project);
@@ -37,10 +37,11 @@ pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], pro
             problems.push(Problem::new(pointer, "aiOffVariation", message));
         }
     }
-    for key in check.segments() {
-        let state = check.environment.and_then(|environment| project.segment(environment, &key));
+    check.served_variations(draft, problems);
+    for (environment, key) in check.segments() {
+        let state = project.segment(environment, key);
         for problem in state.map(|state| validate_segment(&without_keys(state, false))).unwrap_or_default() {
-            let pointer = check.place_of_segment(&key, state, &problem.pointer);
+            let pointer = check.place_of_segment((environment, key), state, &problem.pointer);
             problems.push(Problem::new(pointer, problem.code, problem.message));
         }
     }
@@ -73,21 +74,24 @@ fn ai_where_it_is_off(draft: &Draft<'_>, flag: &Flag) -> Vec<String> {
 
 struct Check<'a> {
     project: &'a Project,
-    environment: Option<&'a str>,
+    /// The environment that the change names.
+    named: Option<&'a str>,
     resolved: &'a [(usize, Instruction)],
 }
 
-impl Check<'_> {
+impl<'a> Check<'a> {
     /// Flags that the change, or what it did to others, may have made wrong.
     fn flags(&self) -> BTreeSet<String> {
         let mut keys = BTreeSet::new();
         for (_, instruction) in self.resolved.iter().filter(|(_, instruction)| may_break(instruction)) {
             if let Some(flag) = instruction.flag() {
                 keys.insert(flag.to_owned());
-                if matches!(instruction, Instruction::SetClientSide { .. }) {
+                if matches!(instruction.edit(), Instruction::SetClientSide { .. }) {
                     keys.extend(references::dependents(self.project, flag).map(str::to_owned));
                 }
-            } else if let (Some(segment), Some(environment)) = (instruction.segment(), self.environment) {
+            } else if let (Some(segment), Some(environment)) =
+                (instruction.segment(), instruction.environment(self.named))
+            {
                 // A segment that lists keys may not be used by a flag that browsers see.
                 let visible = self.project.flags.values().filter(|flag| flag.stored.client_side);
                 let using = visible.filter(|flag| {
@@ -105,7 +109,7 @@ impl Check<'_> {
     fn flags_that_may_be_off_otherwise(&self) -> BTreeSet<String> {
         let comes = |instruction: &Instruction| {
             matches!(
-                instruction,
+                instruction.edit(),
                 Instruction::CreateEnvironment { tier: Tier::Production, .. }
                     | Instruction::UpdateEnvironment { tier: Some(Tier::Production), .. }
             )
@@ -116,18 +120,60 @@ impl Check<'_> {
         self.resolved.iter().filter_map(|(_, instruction)| instruction.flag().map(str::to_owned)).collect()
     }
 
-    /// Segments whose definition the change edited.
-    fn segments(&self) -> BTreeSet<String> {
+    /// Adds the variations that have been served in production and would be something else, by whatever detour: edited, removed
+    /// and added again, or part of a flag that is created anew under its old key.
+    fn served_variations(&self, draft: &Draft<'_>, problems: &mut Vec<Problem>) {
+        let Some(before) = draft.before().projects.get(&self.project.key) else { return };
+        let keys: BTreeSet<&str> = self.resolved.iter().filter_map(|(_, instruction)| instruction.flag()).collect();
+        for key in keys {
+            let (Some(flag), Some(served)) = (self.project.flags.get(key), before.served_variations.get(key)) else {
+                continue;
+            };
+            let stood = before.flags.get(key);
+            for (index, variation) in flag.stored.variations.iter().enumerate() {
+                let Some(fixed) = served.get(&variation.key) else { continue };
+                let stands = stood.and_then(|stood| stood.stored.variation(&variation.key));
+                let fixed = stands.map_or_else(|| fixed.to_owned(), fingerprint);
+                if fingerprint(variation) == fixed {
+                    continue;
+                }
+                let same_value = stands.is_some_and(|stands| stands.value == variation.value);
+                let field = if same_value { "provenance" } else { "value" };
+                let pointer = self.place_of_flag(&flag.published, &format!("/variations/{index}/{field}"));
+                problems.push(Problem::new(
+                    pointer,
+                    "variationServed",
+                    served_message(key, variation, stands.is_some()),
+                ));
+            }
+            let gone = served.keys().filter(|key| flag.stored.variation(key).is_none()).count();
+            let before = stood.map_or(0, |stood| stood.stored.variations.len());
+            let now = flag.stored.variations.len();
+            if now > before && gone + now > limits::MAX_KEPT_VARIATIONS {
+                let most = limits::MAX_KEPT_VARIATIONS;
+                let message = format!("\"{key}\" has had {most} variations, which stay reserved: make a new flag");
+                problems.push(Problem::new(self.place_of_flag(&flag.published, "/variations"), "tooMany", message));
+            }
+        }
+    }
+
+    /// Segments whose definition the change edited, by environment.
+    fn segments(&self) -> BTreeSet<(&'a str, &'a str)> {
         let edits = self.resolved.iter().filter(|(_, instruction)| {
-            !matches!(instruction, Instruction::AddSegmentKeys { .. } | Instruction::RemoveSegmentKeys { .. })
+            !matches!(instruction.edit(), Instruction::AddSegmentKeys { .. } | Instruction::RemoveSegmentKeys { .. })
         });
-        edits.filter_map(|(_, instruction)| instruction.segment().map(str::to_owned)).collect()
+        edits.filter_map(|(_, instruction)| self.segment_of(instruction)).collect()
+    }
+
+    /// The environment and key of the segment that an instruction edits.
+    fn segment_of(&self, instruction: &'a Instruction) -> Option<(&'a str, &'a str)> {
+        Some((instruction.environment(self.named)?, instruction.segment()?))
     }
 
     fn touches_values(&self, flag: &str) -> bool {
         let touches = |instruction: &Instruction| {
             matches!(
-                instruction,
+                instruction.edit(),
                 Instruction::CreateFlag { .. }
                     | Instruction::SetSchema { .. }
                     | Instruction::AddVariation { .. }
@@ -142,9 +188,13 @@ impl Check<'_> {
     fn place_of_flag(&self, flag: &Flag, pointer: &str) -> String {
         let about = self.resolved.iter().rev().filter(|(_, instruction)| instruction.flag() == Some(&flag.key));
         let written = about.clone().find_map(|(index, instruction)| {
-            let (wrote, from) = written_by(flag, self.environment.unwrap_or_default(), instruction)?;
+            let environment = instruction.environment(self.named).unwrap_or_default();
+            let (wrote, from) = written_by(flag, environment, instruction.edit())?;
             let rest = rest_of(pointer, &wrote)?;
-            Some(format!("/instructions/{index}{from}{}", rest.strip_prefix(rollout_of(instruction)).unwrap_or(rest)))
+            Some(format!(
+                "/instructions/{index}{from}{}",
+                rest.strip_prefix(rollout_of(instruction.edit())).unwrap_or(rest)
+            ))
         });
         written.unwrap_or_else(|| {
             let last = about.clone().next().or_else(|| self.resolved.iter().rev().find(|(_, edit)| may_break(edit)));
@@ -152,11 +202,16 @@ impl Check<'_> {
         })
     }
 
-    fn place_of_segment(&self, key: &str, state: Option<&std::sync::Arc<SegmentState>>, pointer: &str) -> String {
-        let about = self.resolved.iter().rev().filter(|(_, instruction)| instruction.segment() == Some(key));
+    fn place_of_segment(
+        &self,
+        of: (&str, &str),
+        state: Option<&std::sync::Arc<SegmentState>>,
+        pointer: &str,
+    ) -> String {
+        let about = self.resolved.iter().rev().filter(|(_, instruction)| self.segment_of(instruction) == Some(of));
         let rules = state.map(|state| &*state.stored.rules).unwrap_or_default();
         let written = about.clone().find_map(|(index, instruction)| {
-            let (wrote, from) = match instruction {
+            let (wrote, from) = match instruction.edit() {
                 Instruction::CreateSegment { .. } => (String::new(), "/segment"),
                 Instruction::UpdateSegment { .. } => (String::new(), ""),
                 Instruction::AddSegmentRule { rule, .. } | Instruction::ReplaceSegmentRule { rule, .. } => {
@@ -171,10 +226,27 @@ impl Check<'_> {
     }
 }
 
+/// What to do in place of changing a variation that has been served in production.
+fn served_message(flag: &str, variation: &Variation, is_there: bool) -> String {
+    let key = &variation.key;
+    if is_there {
+        format!(
+            "\"{key}\" of \"{flag}\" has been served in production: its value and provenance are fixed, so that the \
+             assignment log stays true. Add a variation with another key and move the rollout to it: \
+             `guidon flag replace-variation {flag} {key} NEW --value … -e ENVIRONMENT`"
+        )
+    } else {
+        format!(
+            "a \"{key}\" of \"{flag}\" with another value or provenance has been served in production, and the assignment \
+             log speaks of it: choose another key"
+        )
+    }
+}
+
 /// Whether an instruction can make a definition wrong, its own flag's or another's.
 fn may_break(instruction: &Instruction) -> bool {
     !matches!(
-        instruction,
+        instruction.edit(),
         Instruction::TurnFlagOn { .. }
             | Instruction::TurnFlagOff { .. }
             | Instruction::SetOffVariation { .. }

@@ -25,17 +25,20 @@ mod privacy;
 mod profile;
 mod progress;
 mod prompt;
+mod replace;
 mod request;
 mod role;
 mod segment;
 mod serve;
 mod service_account;
+mod session;
 mod session_file;
 mod show;
 mod store;
 mod token;
 mod trail;
 mod transfer;
+mod webhook;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -125,6 +128,9 @@ enum Command {
     Whoami,
     /// Prove your second factor again, for what needs a fresh one
     Factor,
+    /// Where you are signed in: list, and sign out elsewhere
+    #[command(subcommand)]
+    Session(session::SessionCommand),
     /// AI agents: register, list, renew, disable
     #[command(subcommand)]
     Agent(agent::AgentCommand),
@@ -140,6 +146,9 @@ enum Command {
     /// Issuers whose identity tokens buy tokens, for CI
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Webhooks: who is told what happens in the project
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -189,11 +198,13 @@ fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> 
         Command::Logout => login::logout(cli.server.target()?, output),
         Command::Whoami => login::whoami(&api()?, output),
         Command::Factor => login::factor(&api()?, output),
+        Command::Session(command) => session::run(command, &api()?, output),
         Command::Agent(command) => agent::run(command, &api()?, output),
         Command::ServiceAccount(command) => service_account::run(command, &api()?, output),
         Command::Role(command) => role::run(command, &api()?, output),
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
     }
 }

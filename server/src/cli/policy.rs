@@ -11,10 +11,9 @@ use super::change::{print_outcome, read_text};
 use super::environment::TierName;
 use super::error::Problem;
 use super::output::Output;
-use super::role::RoleName;
 use super::show::{short_time, text};
 use super::{Api, CliError};
-use crate::policy::{Action, Group, PolicyProblem, Report, check};
+use crate::policy::{Action, Group, PolicyProblem, Report, Role, check};
 
 const PATH: &str = "/api/v1/policies";
 
@@ -62,7 +61,7 @@ pub struct ExplainArgs {
     kind: Option<String>,
     /// With this role, in place of those the person has; may be repeated
     #[arg(long = "role", value_enum)]
-    roles: Vec<RoleName>,
+    roles: Vec<Role>,
     /// The action, as turnFlagOn
     #[arg(long)]
     action: String,
@@ -175,7 +174,7 @@ fn explain(args: &ExplainArgs, api: &Api, output: &Output) -> Result<(), CliErro
         question["project"] = json!(api.project());
     }
     if !args.roles.is_empty() {
-        question["roles"] = args.roles.iter().map(|role| role.word()).collect();
+        question["roles"] = args.roles.iter().map(|role| role.as_str()).collect();
     }
     if args.proposed {
         question["mode"] = json!("proposed");

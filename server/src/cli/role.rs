@@ -1,5 +1,6 @@
 //! `guidon role …`
 
+use clap::builder::PossibleValue;
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Value, json};
 
@@ -9,6 +10,7 @@ use super::environment::TierName;
 use super::output::Output;
 use super::show::{short_time, text};
 use super::{Api, CliError};
+use crate::policy::Role;
 
 const PATH: &str = "/api/v1/roles";
 
@@ -32,7 +34,7 @@ pub enum RoleCommand {
         group: Option<String>,
         /// Only this role
         #[arg(long, value_enum)]
-        role: Option<RoleName>,
+        role: Option<Role>,
         /// Only those that hold in this project
         #[arg(long = "in", value_name = "PROJECT")]
         in_project: Option<String>,
@@ -44,7 +46,7 @@ pub enum RoleCommand {
 pub struct GrantArgs {
     /// The role
     #[arg(value_enum)]
-    role: RoleName,
+    role: Role,
     /// The person: account name or id
     #[arg(long = "to", value_name = "NAME", required_unless_present = "group", conflicts_with = "group")]
     principal: Option<String>,
@@ -59,46 +61,12 @@ pub struct GrantArgs {
     tiers: Vec<TierName>,
 }
 
-/// What a person may do.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-pub enum RoleName {
-    /// Reads configuration
-    Viewer,
-    /// Edits below staging, proposes above
-    Developer,
-    /// Edits staging, applies approved changes, stops what goes wrong in production
-    ReleaseManager,
-    /// Approves and rejects change requests
-    Approver,
-    /// Says who may do what
-    Administrator,
-    /// Reads everything, the audit trail included
-    Auditor,
-    /// Reads assignment logs and results
-    Experimenter,
-}
-
-impl RoleName {
-    /// The word of the API.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Developer => "developer",
-            Self::ReleaseManager => "releaseManager",
-            Self::Approver => "approver",
-            Self::Administrator => "administrator",
-            Self::Auditor => "auditor",
-            Self::Experimenter => "experimenter",
-        }
-    }
-}
-
 /// Runs one of the commands.
 pub fn run(command: RoleCommand, api: &Api, output: &Output) -> Result<(), CliError> {
     match command {
         RoleCommand::Grant(GrantArgs { role, principal, group, in_project, tiers }) => {
             let mut body =
-                json!({"role": role.word(), "tiers": tiers.iter().map(|tier| tier.word()).collect::<Vec<_>>()});
+                json!({"role": role.as_str(), "tiers": tiers.iter().map(|tier| tier.word()).collect::<Vec<_>>()});
             for (field, value) in [("principal", principal), ("group", group), ("project", in_project)] {
                 if let Some(value) = value {
                     body[field] = json!(value);
@@ -117,7 +85,7 @@ pub fn run(command: RoleCommand, api: &Api, output: &Output) -> Result<(), CliEr
         }
         RoleCommand::Revoke { id } => print_outcome(&api.delete(&format!("{PATH}/{}", encode(&id)))?, output),
         RoleCommand::List { principal, group, role, in_project } => {
-            let role = role.map(|role| role.word().to_owned());
+            let role = role.map(|role| role.as_str().to_owned());
             let filters = [("principal", principal), ("group", group), ("role", role), ("project", in_project)];
             let query: Vec<_> = filters.into_iter().filter_map(|(name, value)| Some((name, value?))).collect();
             let roles = api.get_all(PATH, "roles", &query)?;
@@ -134,6 +102,27 @@ pub fn run(command: RoleCommand, api: &Api, output: &Output) -> Result<(), CliEr
                 output.table(&["id", "who", "role", "where", "since"], rows.collect(), "No roles.")
             })
         }
+    }
+}
+
+impl ValueEnum for Role {
+    fn value_variants<'a>() -> &'a [Self] {
+        &Self::ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        let (name, help) = match self {
+            Self::Viewer => ("viewer", "Reads configuration"),
+            Self::Developer => ("developer", "Edits below staging, proposes above"),
+            Self::ReleaseManager => {
+                ("release-manager", "Edits staging, applies approved changes, stops what goes wrong in production")
+            }
+            Self::Approver => ("approver", "Approves and rejects change requests"),
+            Self::Administrator => ("administrator", "Says who may do what"),
+            Self::Auditor => ("auditor", "Reads everything, the audit trail included"),
+            Self::Experimenter => ("experimenter", "Reads assignment logs and results"),
+        };
+        Some(PossibleValue::new(name).help(help))
     }
 }
 

@@ -1,9 +1,21 @@
 //! Environments, their tiers, and the SDK keys that belong to them.
 
 mod apply;
+pub mod difference;
+pub mod document;
+pub mod drift;
+mod expected;
+mod export;
+mod overlay;
+pub mod plan;
+mod pointers;
+pub mod promote;
 mod resolve;
+mod retire;
+pub(crate) mod steps;
 
 pub(crate) use apply::apply;
+pub use export::{ExportOptions, export};
 pub(crate) use resolve::resolve;
 
 use serde::{Deserialize, Serialize};

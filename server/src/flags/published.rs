@@ -101,6 +101,18 @@ impl<'a> KnownKeys<'a> {
         }
         Self { known, others }
     }
+
+    /// Of lists of clauses, each as it is stored and as it is published.
+    pub(crate) fn of_clauses(
+        pairs: impl Iterator<Item = (&'a [Clause], &'a [Clause])>,
+        others: &'a dyn KeySetSource,
+    ) -> Self {
+        let mut known = HashMap::new();
+        for (stored, published) in pairs {
+            collect_clauses(stored, published, &mut known);
+        }
+        Self { known, others }
+    }
 }
 
 fn collect<'a>(
@@ -114,11 +126,15 @@ fn collect<'a>(
         }
     }
     for (rule, with_keys) in stored.rules.iter().zip(&published.rules) {
-        for (clause, with_keys) in rule.clauses.iter().zip(&with_keys.clauses) {
-            if let Some(set) = &clause.key_set {
-                let added = with_keys.values.iter().skip(clause.values.len());
-                known.insert(set, added.filter_map(|value| value.as_str().map(str::to_owned)).collect());
-            }
+        collect_clauses(&rule.clauses, &with_keys.clauses, known);
+    }
+}
+
+fn collect_clauses<'a>(stored: &'a [Clause], published: &[Clause], known: &mut HashMap<&'a KeySetRef, Arc<[String]>>) {
+    for (clause, with_keys) in stored.iter().zip(published) {
+        if let Some(set) = &clause.key_set {
+            let added = with_keys.values.iter().skip(clause.values.len());
+            known.insert(set, added.filter_map(|value| value.as_str().map(str::to_owned)).collect());
         }
     }
 }

@@ -83,12 +83,12 @@ pub(super) fn read_instructions(values: &[Value]) -> Result<Vec<Instruction>, Pr
     let (mut instructions, mut faults) = (Vec::with_capacity(values.len()), Vec::new());
     for (index, value) in values.iter().enumerate() {
         match strict::read_instruction(value, &format!("/instructions/{index}")) {
-            Ok(Instruction::CreateSdkKey { .. }) => faults.push(Fault::new(
+            Ok(it) if matches!(it.edit(), Instruction::CreateSdkKey { .. }) => faults.push(Fault::new(
                 format!("/instructions/{index}/kind"),
                 "notHere",
                 "an SDK key is made by POST …/environments/{environment}/sdk-keys, which answers its credential",
             )),
-            Ok(Instruction::RotateSdkKey { .. }) => faults.push(Fault::new(
+            Ok(it) if matches!(it.edit(), Instruction::RotateSdkKey { .. }) => faults.push(Fault::new(
                 format!("/instructions/{index}/kind"),
                 "notHere",
                 "an SDK key is rotated by POST …/sdk-keys/{id}/rotate, which answers the new credential",

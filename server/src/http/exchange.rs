@@ -14,10 +14,11 @@ use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
 use super::Api;
-use super::auth::{Visit, come_from};
+use super::auth::Visit;
 use super::directory::{answer_with, draft, made};
 use super::middleware::ClientAddress;
 use super::problem::{Code, Fault, Problem};
+use super::session::Stranger;
 use super::write::{JsonBody, invalid};
 use crate::audit::{Event, EventKind};
 use crate::changes::Author;
@@ -98,28 +99,24 @@ pub async fn exchange_token(
     body: JsonBody,
 ) -> Result<Response, Problem> {
     let Exchange { issuer, token } = body.read()?;
-    let from = come_from(&api, &headers, Some(address)).await?;
-    api.refusals.check(&from.address, Instant::now()).map_err(|seconds| {
-        Problem::new(Code::TooManyRequests, "Too many refused credentials came from this address.")
-            .retry_after_s(seconds)
-    })?;
+    let stranger = Stranger::at_the_door(&api, &headers, address).await?;
     let found = find(&api, issuer.as_deref(), &token).await;
     let (trust, hash) = match found.and_then(|(trust, end)| Ok((trust, spend(&api, &token, end)?))) {
         Ok(found) => found,
         Err(problem) => {
             if problem.code() == Code::Unauthorized {
-                // Whoever is over the limit hears so at the next request.
-                let _ = api.refusals.take(from.address, Instant::now());
+                let origin = stranger.visit.origin_id.clone();
                 let event = Event {
                     detail: "an identity token was not exchanged".to_owned(),
-                    ..Event::new(api.clock.now_ms(), EventKind::CredentialRefused, from.origin_id.clone())
+                    ..Event::new(api.clock.now_ms(), EventKind::CredentialRefused, origin)
                 };
                 api.audit.record(event);
+                return Err(stranger.refused(&api, problem));
             }
             return Err(problem);
         }
     };
-    let from = from.settle(&api).await?;
+    let from = stranger.visit.settle(&api).await?;
     let sold = sell(&api, &from, &trust).await;
     if sold.is_err() {
         api.bought.give_back(&hash);

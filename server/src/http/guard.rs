@@ -29,6 +29,8 @@ pub(super) enum Need {
     Personal(Action),
     /// The action in at least one environment of the project that the path names. The handler leaves out the others: [`Sight`].
     Somewhere(Action),
+    /// The action on the project as a whole that the path names.
+    Project(Action),
     /// Whatever the write path says.
     Write,
     /// Nothing but a valid credential: it is about the caller alone.
@@ -37,6 +39,9 @@ pub(super) enum Need {
 
 use Need::{Environment, Installation, Own, Personal, Somewhere, Write};
 
+/// What routes about webhooks need.
+const WEBHOOKS: Need = Need::Project(Action::ReadWebhooks);
+
 /// What every route of the API needs, by method and path.
 pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/status", Own),
@@ -44,6 +49,11 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/projects", Write),
     ("GET", "/api/v1/projects/{project}", Somewhere(Action::ReadConfiguration)),
     ("POST", "/api/v1/projects/{project}/changes", Write),
+    ("POST", "/api/v1/projects/{project}/plan", Somewhere(Action::ReadConfiguration)),
+    ("POST", "/api/v1/projects/{project}/apply", Write),
+    ("POST", "/api/v1/projects/{project}/promote", Write),
+    ("GET", "/api/v1/projects/{project}/drift", Somewhere(Action::ReadConfiguration)),
+    ("GET", "/api/v1/projects/{project}/documents", Somewhere(Action::ExportConfiguration)),
     ("GET", "/api/v1/projects/{project}/flags", Somewhere(Action::ReadConfiguration)),
     ("GET", "/api/v1/projects/{project}/flags/{flag}", Somewhere(Action::ReadConfiguration)),
     ("GET", "/api/v1/projects/{project}/flags/{flag}/history", Somewhere(Action::ReadJournal)),
@@ -76,10 +86,24 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/projects/{project}/requests/{id}/apply", Write),
     ("GET", "/api/v1/projects/{project}/reviews", Somewhere(Action::ReadRequests)),
     ("POST", "/api/v1/projects/{project}/reviews/{revision}", Write),
+    ("GET", "/api/v1/projects/{project}/webhooks", WEBHOOKS),
+    ("POST", "/api/v1/projects/{project}/webhooks", Write),
+    ("GET", "/api/v1/projects/{project}/webhooks/{id}", WEBHOOKS),
+    ("PATCH", "/api/v1/projects/{project}/webhooks/{id}", Write),
+    ("DELETE", "/api/v1/projects/{project}/webhooks/{id}", Write),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/rotate", Write),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/test", Write),
+    ("GET", "/api/v1/projects/{project}/webhooks/{id}/deliveries", WEBHOOKS),
+    ("GET", "/api/v1/projects/{project}/webhooks/{id}/dead-letters", WEBHOOKS),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/dead-letters/resend", Write),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/dead-letters/{delivery}/resend", Write),
     ("GET", "/api/v1/session", Own),
     ("DELETE", "/api/v1/session", Own),
     ("POST", "/api/v1/session/factor", Own),
     ("POST", "/api/v1/session/recovery-codes", Own),
+    ("GET", "/api/v1/sessions", Own),
+    ("DELETE", "/api/v1/sessions", Own),
+    ("DELETE", "/api/v1/sessions/{id}", Own),
     ("GET", "/api/v1/accounts", Installation(Action::ReadAccess)),
     ("POST", "/api/v1/accounts", Write),
     ("GET", "/api/v1/accounts/{id}", Installation(Action::ReadAccess)),
@@ -131,6 +155,12 @@ impl Sight {
         self.0.contains(environment)
     }
 
+    /// Whether the caller may see nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Whether the caller may see all of these.
     pub fn sees_all<'a>(&self, environments: impl IntoIterator<Item = &'a String>) -> bool {
         environments.into_iter().all(|environment| self.sees(environment))
@@ -178,6 +208,11 @@ fn judge(api: &Api, author: &Author, need: Need, route: &str, path: &str) -> Res
             api.allow(author, action, &resource, need == Environment(action))?;
             Ok(None)
         }
+        Need::Project(action) => {
+            let project = parameter(route, path, "{project}");
+            api.allow(author, action, &whole_project(project), true)?;
+            Ok(None)
+        }
         Somewhere(action) => {
             let key = parameter(route, path, "{project}");
             let sight = api.sight(author, &key, action);
@@ -190,6 +225,11 @@ fn judge(api: &Api, author: &Author, need: Need, route: &str, path: &str) -> Res
             Ok(Some(sight))
         }
     }
+}
+
+/// A project as a whole, as policies know it.
+pub(super) fn whole_project(project: String) -> Resource {
+    Resource { project, environment: String::new(), tier: None }
 }
 
 fn lowest(project: &Project) -> Option<(String, Option<Tier>)> {

@@ -154,7 +154,7 @@ fn changes_flag(entry: &Entry, flag: &str) -> bool {
 }
 
 fn changes_environment(entry: &Entry, environment: &str) -> bool {
-    entry.environment.as_deref() == Some(environment)
+    entry.named_environments().any(|named| named == environment)
         || entry.objects.iter().any(|changed| match &changed.object {
             ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => {
                 key == environment
@@ -168,10 +168,10 @@ pub(super) fn is_in_sight(entry: &Entry, project: &Project, sight: &Sight) -> bo
     sight.sees_all(&environments_of(entry, project))
 }
 
-/// The environments that an entry is about: those it changed something in and, of a change request or its review, those that it
+/// The environments that an entry is about: those it names, those it changed something in and, of a change request or its review, those that it
 /// would change or has changed. What all environments share was judged in each of them and is about none.
 fn environments_of(entry: &Entry, project: &Project) -> BTreeSet<String> {
-    let mut about: BTreeSet<String> = entry.environment.iter().cloned().collect();
+    let mut about: BTreeSet<String> = entry.named_environments().map(str::to_owned).collect();
     for changed in &entry.objects {
         match &changed.object {
             ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => {

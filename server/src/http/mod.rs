@@ -19,6 +19,7 @@ pub mod middleware;
 pub mod openapi;
 pub mod page;
 pub mod parameters;
+pub mod plans;
 pub mod policies;
 pub mod principals;
 pub mod privacy;
@@ -33,11 +34,13 @@ pub mod sdk;
 pub mod sdk_keys;
 pub mod segments;
 pub mod session;
+pub mod sessions;
 mod shown;
 pub mod status;
 pub mod strict;
 pub mod tokens;
 pub mod transport;
+pub mod webhooks;
 pub mod write;
 
 use std::net::IpAddr;
@@ -58,6 +61,7 @@ use crate::config::{Limits, Network};
 use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
+use crate::notifications::Notifications;
 use crate::shutdown::Shutdown;
 use crate::state::{Project, World};
 use crate::telemetry::Metrics;
@@ -83,6 +87,8 @@ pub struct ApiParts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<audit::AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -216,7 +222,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
 
 /// Routes of callers who have no credential yet, such as those who sign in. They slow whoever is refused themselves.
 fn stranger_routes() -> Router<Api> {
-    Router::new().merge(exchange::open_routes()).merge(session::open_routes())
+    Router::new().merge(exchange::open_routes()).merge(plans::open_routes()).merge(session::open_routes())
 }
 
 fn operation_routes() -> Router<Api> {
@@ -252,11 +258,14 @@ fn api_routes() -> Router<Api> {
         .merge(accounts::routes())
         .merge(audit::routes())
         .merge(issuers::routes())
+        .merge(plans::routes())
         .merge(policies::routes())
         .merge(principals::routes())
         .merge(privacy::routes())
         .merge(requests::routes())
         .merge(roles::routes())
         .merge(session::routes())
+        .merge(sessions::routes())
         .merge(tokens::routes())
+        .merge(webhooks::routes())
 }

@@ -189,6 +189,13 @@ impl Problem {
         self
     }
 
+    /// Its faults, each turned into another.
+    #[must_use]
+    pub(super) fn map_errors(mut self, turn: impl Fn(Fault) -> Fault) -> Self {
+        self.errors = self.errors.into_iter().map(turn).collect();
+        self
+    }
+
     /// Its faults as they stand in a body that became what stands at `pointer` of the change that was made of it.
     #[must_use]
     pub(super) fn within(mut self, pointer: &str) -> Self {

@@ -134,9 +134,9 @@ impl Changed {
                 _ => {}
             }
         }
-        let here = entry.environment.as_deref() == Some(environment);
         for instruction in &entry.instructions {
-            match instruction {
+            let here = instruction.environment(entry.environment.as_deref()) == Some(environment);
+            match instruction.edit() {
                 Instruction::CreateFlag { flag } => {
                     self.created_flags.insert(flag.key.clone());
                 }

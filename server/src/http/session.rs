@@ -139,7 +139,7 @@ impl Stranger {
     }
 }
 
-fn caller_of<'a>(api: &'a Api, visit: &'a Visit, door: Door) -> SignInCaller<'a> {
+pub(super) fn caller_of<'a>(api: &'a Api, visit: &'a Visit, door: Door) -> SignInCaller<'a> {
     let place = Place { door, user_agent: &visit.user_agent, address: visit.address };
     SignInCaller { place, origin_id: &visit.origin_id, record: Some((&api.identity, visit.door)) }
 }
@@ -277,7 +277,7 @@ pub async fn renew_recovery_codes(
     Ok(Json(json!({"account": account, "recoveryCodes": codes})))
 }
 
-fn session_of(caller: &Caller) -> Result<&SessionInfo, Problem> {
+pub(super) fn session_of(caller: &Caller) -> Result<&SessionInfo, Problem> {
     caller.session.as_ref().ok_or_else(|| {
         Problem::new(
             Code::Forbidden,
@@ -286,7 +286,7 @@ fn session_of(caller: &Caller) -> Result<&SessionInfo, Problem> {
     })
 }
 
-fn view(session: &SessionInfo) -> Value {
+pub(super) fn view(session: &SessionInfo) -> Value {
     json!({
         "id": session.id,
         "door": session.door.name(),

@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 
 use super::problem::Fault;
 use crate::changes::Instruction;
+use crate::changes::instruction::ENVIRONMENT;
+pub use crate::spelling::nearest;
 
 /// Most faults one problem document lists.
 pub const MAX_FAULTS: usize = 100;
@@ -28,7 +30,8 @@ pub fn read<T: de::DeserializeOwned>(value: &Value, pointer: &str) -> Result<T, 
     collect(pointer, |at| T::deserialize(at.node(value)))
 }
 
-/// Reads an instruction in its published form, one flat object with a `kind`.
+/// Reads an instruction in its published form, one flat object with a `kind` and, where it applies to an environment that its
+/// change does not name, an `environment`.
 ///
 /// # Errors
 ///
@@ -45,8 +48,19 @@ pub fn read_instruction(value: &Value, pointer: &str) -> Result<Instruction, Vec
             return Err(vec![Fault::new(pointer, "missingField", detail)]);
         }
     }
+    let place = format!("{pointer}/{ENVIRONMENT}");
+    let own = match fields.get(ENVIRONMENT) {
+        None => None,
+        Some(Value::String(environment)) => Some(environment),
+        Some(_) => return Err(vec![Fault::new(place, "wrongType", "an environment is a string: its key")]),
+    };
     // `Instruction::deserialize` is the derived form, tagged from outside; `Tagged` shows it the flat one.
-    collect(pointer, |at| Instruction::deserialize(Tagged(at.node(value))))
+    let edit = collect(pointer, |at| Instruction::deserialize(Tagged(at.node(value))))?;
+    match own {
+        None => Ok(edit),
+        Some(environment) if edit.needs_environment() => Ok(Instruction::within(environment, edit)),
+        Some(_) => Err(vec![Fault::new(place, "notHere", edit.in_no_environment())]),
+    }
 }
 
 /// Refuses JSON objects with the same name twice, which readers take differently.
@@ -211,7 +225,7 @@ impl Node<'_> {
             Value::Object(object) => Some(object.iter()),
             _ => None,
         };
-        Fields { entries, current: None, at: &self.at, known: &[], skip: None }
+        Fields { entries, current: None, at: &self.at, known: &[], skip: &[] }
     }
 
     fn wrong_type(&self, expected: &dyn Expected) -> Error {
@@ -358,7 +372,7 @@ impl<'de> VariantAccess<'de> for FlatVariant<'_> {
     }
 
     fn struct_variant<V: Visitor<'de>>(self, known: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
-        let fields = Fields { known, skip: Some("kind"), ..self.node.fields() };
+        let fields = Fields { known, skip: &["kind", ENVIRONMENT], ..self.node.fields() };
         visitor.visit_map(fields).map_err(|error| error.located(&self.node.at))
     }
 }
@@ -369,7 +383,7 @@ struct Fields<'a> {
     current: Option<(&'a str, &'a Value)>,
     at: &'a At<'a>,
     known: &'static [&'static str],
-    skip: Option<&'static str>,
+    skip: &'static [&'static str],
 }
 
 impl<'de> MapAccess<'de> for Fields<'_> {
@@ -377,7 +391,7 @@ impl<'de> MapAccess<'de> for Fields<'_> {
 
     fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Error> {
         let skip = self.skip;
-        let next = self.entries.as_mut().and_then(|entries| entries.find(|(name, _)| Some(name.as_str()) != skip));
+        let next = self.entries.as_mut().and_then(|entries| entries.find(|(name, _)| !skip.contains(&name.as_str())));
         self.current = next.map(|(name, value)| (name.as_str(), value));
         let Some((name, _)) = self.current else { return Ok(None) };
         let key = seed.deserialize(name.into_deserializer());
@@ -551,16 +565,6 @@ fn describe(unexpected: Unexpected<'_>) -> String {
         Unexpected::Float(value) => format!("the number {value}"),
         other => other.to_string(),
     }
-}
-
-/// The known word that is most like `word`, if any is like it.
-#[must_use]
-pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
-    let (score, near) = known
-        .iter()
-        .map(|candidate| (strsim::jaro_winkler(word, candidate), *candidate))
-        .max_by(|left, right| left.0.total_cmp(&right.0))?;
-    (score > 0.8).then_some(near)
 }
 
 #[cfg(test)]

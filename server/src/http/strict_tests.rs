@@ -83,6 +83,38 @@ fn an_unknown_kind_lists_the_known_ones_and_the_nearest() {
 }
 
 #[test]
+fn an_instruction_of_an_environment_may_name_one() {
+    let flat = json!({"kind": "setRollout", "flag": "f", "environment": "staging", "weights": {"a": 100_000}});
+    let read = read_instruction(&flat, "/i").unwrap();
+    let Instruction::Within { environment, edit } = &read else { panic!("{read:?}") };
+    assert_eq!((environment.as_str(), edit.kind()), ("staging", "setRollout"));
+    assert_eq!(serde_json::to_value(&read).unwrap(), flat);
+    assert_eq!(serde_json::from_value::<Instruction>(flat).unwrap(), read);
+    let refused = |instruction: Value| {
+        let mut faults = read_instruction(&instruction, "/i").unwrap_err();
+        let Fault { pointer, code, .. } = faults.remove(0);
+        (pointer, code)
+    };
+    let place = || "/i/environment".to_owned();
+    for flag_wide in [
+        json!({"kind": "archiveFlag", "flag": "f", "environment": "staging"}),
+        json!({"kind": "updateVariation", "flag": "f", "variation": "a", "value": 1, "environment": "staging"}),
+        json!({"kind": "createEnvironment", "key": "x", "tier": "testing", "environment": "staging"}),
+        json!({"kind": "revokeSdkKey", "id": "k", "environment": "staging"}),
+    ] {
+        assert_eq!(refused(flag_wide.clone()), (place(), "notHere".into()));
+        assert!(serde_json::from_value::<Instruction>(flag_wide).is_err());
+    }
+    for no_key in [json!(null), json!(3), json!(["staging"])] {
+        let instruction = json!({"kind": "turnFlagOn", "flag": "f", "environment": no_key});
+        assert_eq!(refused(instruction.clone()), (place(), "wrongType".into()));
+        assert!(serde_json::from_value::<Instruction>(instruction).is_err());
+    }
+    let misspelt = json!({"kind": "turnFlagOn", "flag": "f", "enviroment": "staging"});
+    assert_eq!(refused(misspelt), ("/i/enviroment".to_owned(), "unknownField".into()));
+}
+
+#[test]
 fn repeated_names_are_refused_with_their_place() {
     let error = parse(b"{\"a\":1,\n\"b\":{\"c\":1,\"c\":2}}").unwrap_err();
     assert_eq!(error.line(), 2);

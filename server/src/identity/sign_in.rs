@@ -243,6 +243,19 @@ impl SignIn {
         Ok(ended)
     }
 
+    /// Ends one session of an account, by its id; on record. Answers whether there was one.
+    ///
+    /// # Errors
+    ///
+    /// If the vault cannot be written.
+    pub async fn end_session(&self, account: &str, id: &str, caller: Caller<'_>) -> Result<bool, SignInError> {
+        let ended = self.sessions.end_by_id(account, id).await?;
+        if ended {
+            self.record(EventKind::SignedOut, Some(account.to_owned()), caller, "from another session");
+        }
+        Ok(ended)
+    }
+
     /// The second step of accepting an invitation, on record; the first is [`Accounts::begin_claim`].
     ///
     /// # Errors

@@ -90,13 +90,18 @@ impl Deadlines {
             }
             plan.warned_at = Some(now);
         }
-        let expiring: Vec<&str> = world.directory.expiring_tokens(now).map(|token| &*token.id).collect();
-        if !expiring.is_empty() {
-            let (count, first) = (expiring.len(), expiring.iter().take(10).copied().collect::<Vec<_>>().join(", "));
+        if let Some((count, first)) = named(world.directory.expiring_tokens(now).map(|token| &*token.id)) {
             tracing::warn!(
                 count,
                 tokens = first,
                 "tokens end within 7 days: `guidon token list` shows them, `guidon token rotate ID` renews one"
+            );
+        }
+        if let Some((count, first)) = named(world.directory.expiring_agents(now).map(|agent| &*agent.id)) {
+            tracing::warn!(
+                count,
+                agents = first,
+                "registrations of AI agents end within 7 days: `guidon agent list` shows them, `guidon agent renew ID` moves the end"
             );
         }
     }
@@ -116,6 +121,13 @@ impl Job for Deadlines {
             self.warn(&world, now);
         })
     }
+}
+
+/// How many there are, and the first of them in one text; `None` if there are none.
+fn named<'a>(ids: impl Iterator<Item = &'a str>) -> Option<(usize, String)> {
+    let ids: Vec<&str> = ids.collect();
+    let first = ids.iter().take(10).copied().collect::<Vec<_>>().join(", ");
+    (!ids.is_empty()).then_some((ids.len(), first))
 }
 
 /// The SDK keys whose deadline has come, and the next deadline of another.

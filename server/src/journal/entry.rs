@@ -11,7 +11,7 @@ use crate::changes::Instruction;
 use crate::changes::request::{Approval, Risk};
 
 /// Version of the entry's JSON; entries of every older version stay readable.
-pub const ENTRY_FORMAT: u32 = 2;
+pub const ENTRY_FORMAT: u32 = 3;
 
 /// One applied change: who, when, from where, why, and what, resolved.
 ///
@@ -31,7 +31,7 @@ pub struct Entry {
     pub origin_id: String,
     /// Project changed; empty if it is the directory that was.
     pub project: String,
-    /// Environment that environment-bound instructions apply to.
+    /// Environment that environment-bound instructions apply to, unless they name one themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
     /// Why, in the author's words.
@@ -84,15 +84,23 @@ pub struct Grounds {
 }
 
 impl Entry {
-    /// The environments that it concerns, by key: those it was judged in or, in format 1, those of the objects it changed.
+    /// The environments that it concerns, by key: those it was judged in (from format 2 on), those of the objects it changed, and
+    /// those it names.
     #[must_use]
     pub fn environments(&self) -> BTreeSet<String> {
-        let judged = self.grounds.iter().flat_map(|grounds| grounds.environments.iter());
+        let judged = self.grounds.iter().flat_map(|grounds| grounds.environments.iter().map(String::as_str));
         let of_objects = self.objects.iter().filter_map(|changed| match &changed.object {
-            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => Some(key),
+            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => Some(&**key),
             _ => None,
         });
-        judged.chain(of_objects).chain(&self.environment).cloned().collect()
+        judged.chain(of_objects).chain(self.named_environments()).map(str::to_owned).collect()
+    }
+
+    /// The environments that it, or an instruction of it, names, by key; some more than once. It need not have changed anything
+    /// there.
+    pub fn named_environments(&self) -> impl Iterator<Item = &str> {
+        let named = self.environment.as_deref();
+        named.into_iter().chain(self.instructions.iter().filter_map(move |it| it.environment(named)))
     }
 }
 
@@ -125,6 +133,8 @@ pub enum ObjectId {
     Request(String),
     /// The review of an emergency change, by the revision that it made.
     Review(u64),
+    /// A webhook, by id.
+    Webhook(String),
     /// A principal of the directory, by id.
     Principal(String),
     /// A role binding, by id.
@@ -162,6 +172,7 @@ impl std::fmt::Display for ObjectId {
             Self::SdkKey(id) => write!(formatter, "sdk-key/{id}"),
             Self::Request(id) => write!(formatter, "request/{id}"),
             Self::Review(revision) => write!(formatter, "review/{revision}"),
+            Self::Webhook(id) => write!(formatter, "webhook/{id}"),
             Self::Principal(id) => write!(formatter, "principal/{id}"),
             Self::RoleBinding(id) => write!(formatter, "role-binding/{id}"),
             Self::Token(id) => write!(formatter, "token/{id}"),
@@ -191,6 +202,7 @@ impl TryFrom<String> for ObjectId {
             ["review", revision] if revision.parse::<u64>().is_ok() => {
                 Ok(Self::Review(revision.parse().unwrap_or_default()))
             }
+            ["webhook", id] => Ok(Self::Webhook((*id).to_owned())),
             ["principal", id] => Ok(Self::Principal((*id).to_owned())),
             ["role-binding", id] => Ok(Self::RoleBinding((*id).to_owned())),
             ["token", id] => Ok(Self::Token((*id).to_owned())),

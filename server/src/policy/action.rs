@@ -87,12 +87,14 @@ actions! {
         ReadAssignments "readAssignments" "Shows the assignment log, under pseudonyms."
         ReadJournal "readJournal" "Shows what was changed."
         ReadRequests "readRequests" "Shows change requests."
+        ReadWebhooks "readWebhooks" "Shows webhooks, their deliveries and dead letters; never a URL's path or a secret."
         ReadAccess "readAccess" "Shows principals, roles, credentials and policies; never a secret."
         ReadAudit "readAudit" "Shows the audit trail, refusals and sign-ins included."
     }
     Export {
         ExportAudit "exportAudit" "Hands out the audit trail."
         Backup "backup" "Hands out the whole store, secrets sealed."
+        ExportConfiguration "exportConfiguration" "Hands out the configuration as files."
     }
     Edit {
         CreateFlag "createFlag" "Creates a flag."
@@ -146,6 +148,12 @@ actions! {
         DeleteEnvironment "deleteEnvironment" "Deletes an environment."
         DeclareFreeze "declareFreeze" "Forbids changes in an environment for a time."
         LiftFreeze "liftFreeze" "Ends a freeze."
+        CreateWebhook "createWebhook" "Creates a webhook, which is told what happens in the whole project."
+        UpdateWebhook "updateWebhook" "Edits, enables or disables a webhook."
+        DeleteWebhook "deleteWebhook" "Deletes a webhook."
+        RotateWebhookSecret "rotateWebhookSecret" "Gives a webhook a new signing secret."
+        TestWebhook "testWebhook" "Calls a webhook once."
+        ResendDeadLetters "resendDeadLetters" "Has a webhook's dead letters sent again."
         CreateAccount "createAccount" "Creates a person's account, to be claimed with an invitation or by a provider's sign-in."
         ClaimAccount "claimAccount" "Records that a person has claimed an account."
         ResetAccount "resetAccount" "Lets a person choose password and factor anew."

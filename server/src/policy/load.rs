@@ -212,8 +212,45 @@ pub(super) fn validate(
     for found in [&mut problems, &mut doubts] {
         found.sort();
         found.dedup();
+        *found = once_for_all_actions(std::mem::take(found));
     }
     (problems, doubts)
+}
+
+/// Cedar checks a policy for each action that it may apply to, and says the same of each: said once, with their number.
+fn once_for_all_actions(sorted: Vec<PolicyProblem>) -> Vec<PolicyProblem> {
+    let mut said: Vec<(PolicyProblem, String, usize)> = Vec::new();
+    for problem in sorted {
+        let general = without_action(&problem.message);
+        let same = said.iter_mut().find(|(first, text, _)| {
+            (&first.file, first.line, first.column) == (&problem.file, problem.line, problem.column) && *text == general
+        });
+        match same {
+            Some((_, _, times)) => *times += 1,
+            None => said.push((problem, general, 1)),
+        }
+    }
+    let worded = said.into_iter().map(|(first, _, times)| match times {
+        1 => first,
+        _ => PolicyProblem {
+            message: format!("{} (and likewise for {} other actions)", first.message, times - 1),
+            ..first
+        },
+    });
+    worded.collect()
+}
+
+/// The message with no action named: `Action::"turnFlagOn"` becomes `Action`.
+fn without_action(message: &str) -> String {
+    let mut general = String::with_capacity(message.len());
+    let mut rest = message;
+    while let Some((before, after)) = rest.split_once("Action::\"") {
+        general.push_str(before);
+        general.push_str("Action");
+        rest = after.split_once('"').map_or("", |(_, after)| after);
+    }
+    general.push_str(rest);
+    general
 }
 
 /// Most levels of brackets in a policy.

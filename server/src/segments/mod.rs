@@ -1,6 +1,7 @@
 //! Segments as the server stores them: rules in the journal, targeting keys in the vault.
 
 mod apply;
+pub(crate) mod diff;
 mod published;
 mod resolve;
 

@@ -6,7 +6,7 @@ use guidon_sdk::eval::KeySet;
 use guidon_sdk::model::{KeySetRef, SegmentRule};
 
 use super::{KeyPart, StoredSegment};
-use crate::flags::{publish_clauses, visit_clauses};
+use crate::flags::{KnownKeys, publish_clauses, visit_clauses};
 use crate::state::{KeySetSource, SegmentState};
 
 impl SegmentState {
@@ -22,7 +22,13 @@ impl SegmentState {
         let excluded = replay(old.map(|old| (&*old.stored.excluded, &old.excluded)), &stored.excluded, keys);
         let rules = match old {
             Some(old) if old.stored.rules == stored.rules => Arc::clone(&old.rules),
-            _ => Arc::new(publish_rules(&stored.rules, keys)),
+            Some(old) => {
+                // Rules that stay hold keys that the entry at hand knows nothing of.
+                let pairs = old.stored.rules.iter().zip(old.rules.iter());
+                let pairs = pairs.map(|(stored, published)| (&*stored.clauses, &*published.clauses));
+                Arc::new(publish_rules(&stored.rules, &KnownKeys::of_clauses(pairs, keys)))
+            }
+            None => Arc::new(publish_rules(&stored.rules, keys)),
         };
         let stored = Arc::new(stored);
         Self { stored, included, excluded, rules, created_at, updated_at: created_at, revision: 0 }

@@ -1,6 +1,6 @@
 //! Journals that earlier versions wrote, which every later one reads.
 //!
-//! `GUIDON_BLESS=1 cargo test -p guidon-server --lib journal_of_version_2` writes that of this version anew, which is right only
+//! `GUIDON_BLESS=1 cargo test -p guidon-server --lib journal_of_version_3` writes that of this version anew, which is right only
 //! as long as no version with its form was given to anybody.
 
 use std::path::Path;
@@ -11,7 +11,7 @@ use super::*;
 use crate::changes::request::RequestState;
 use crate::changes::{Author, ChangeDraft, ChangeOutcome, Instruction, RequestEdit};
 use crate::identity::DirectoryEdit;
-use crate::journal::{Entry, Journal, verify};
+use crate::journal::{Entry, Journal, StoredEntry, verify};
 use crate::policy::{PrincipalKind, RiskLevel};
 
 fn fixture(name: &str) -> PathBuf {
@@ -38,13 +38,29 @@ async fn a_journal_of_version_1_opens() {
 
 #[tokio::test]
 async fn a_journal_of_version_2_opens() {
+    a_journal_opens("journal-2", 2).await;
+}
+
+#[tokio::test]
+async fn a_journal_of_version_3_opens() {
     if std::env::var_os("GUIDON_BLESS").is_some_and(|value| value != "0") {
         bless().await;
     }
+    let entries = a_journal_opens("journal-3", 3).await;
+    let in_several = entries.iter().find(|stored| {
+        stored.entry.instructions.iter().any(|instruction| matches!(instruction, Instruction::Within { .. }))
+    });
+    let entry = &in_several.expect("an entry with instructions in environments of their own").entry;
+    assert_eq!(entry.environments(), ["development", "testing"].map(str::to_owned).into());
+    assert_eq!(entry.objects.len(), 2);
+}
+
+/// Opens the fixture of this name, checks what everybody did in it, and answers its entries.
+async fn a_journal_opens(name: &str, format: u32) -> Vec<StoredEntry> {
     let site = Site::new();
-    copy_dir(&fixture("journal-2"), &site.journal());
+    copy_dir(&fixture(name), &site.journal());
     let opened = site.open();
-    let head = fs::read_to_string(fixture("journal-2.head")).expect("the head that it had when it was written");
+    let head = fs::read_to_string(fixture(&format!("{name}.head"))).expect("the head that it had when it was written");
     let found = opened.journal.head();
     assert_eq!(format!("{} {} {}\n", opened.journal.history(), found.revision, found.hash), head);
     verify(&*RealFiles::shared(), &site.journal(), &mut |_| ()).expect("the chain holds");
@@ -74,11 +90,15 @@ async fn a_journal_of_version_2_opens() {
     let reviews: Vec<bool> = project.reviews.values().map(|review| review.finding.is_some()).collect();
     assert_eq!(reviews, [true]);
 
+    // What production has served follows from the entries, whichever version wrote them.
+    let served = project.served_variations.get("engine").expect("it was on there");
+    assert_eq!(served.keys().collect::<Vec<_>>(), ["ai", "baseline"]);
+
     let entries = opened.journal.read(0, 1_000).await.expect("reads");
-    assert!(entries.iter().all(|stored| stored.entry.format == 2));
+    assert!(entries.iter().all(|stored| stored.entry.format == format));
     let grounds = |of: &dyn Fn(&Entry) -> bool| {
         let found = entries.iter().find(|stored| of(&stored.entry)).expect("there");
-        found.entry.grounds.clone().expect("every entry of format 2 has grounds")
+        found.entry.grounds.clone().expect("every entry from format 2 on has grounds")
     };
     let applied = grounds(&|entry| entry.grounds.as_ref().is_some_and(|grounds| grounds.request.is_some()));
     assert_eq!(applied.approvals.len(), 1);
@@ -87,6 +107,16 @@ async fn a_journal_of_version_2_opens() {
     assert_eq!(emergency.environments, ["production"]);
     let by_token = grounds(&|entry| entry.grounds.as_ref().is_some_and(|grounds| grounds.credential.is_some()));
     assert!(!by_token.policies.is_empty() && by_token.policy_set.len() == 64);
+
+    // And the copy on disk has all of it.
+    let world = opened.world.clone();
+    opened.keeper.close();
+    opened.journal.close().expect("closes");
+    drop(opened);
+    let again = site.open();
+    assert_eq!(again.report.loaded_revision, Some(world.revision), "{:?}", again.report);
+    assert_eq!(again.world, world);
+    entries
 }
 
 /// Writes the journal of this version: somebody of every kind does what there is to do.
@@ -167,7 +197,9 @@ async fn bless() {
         credential: Some(token),
         ..Author::of(&agent, "origin-2", PrincipalKind::Agent)
     };
-    script.edit(&by_token, "development", json!([engine_flag("by-agent")])).await;
+    let flag = json!({"key": "by-agent", "kind": "boolean", "variations": [
+        {"key": "on", "value": true, "provenance": {"by": "ai"}}, {"key": "off", "value": false}]});
+    script.edit(&by_token, "development", json!([{"kind": "createFlag", "flag": flag}])).await;
 
     // A request from its draft to the end, one that is taken back, and one that waits.
     let ramp = |ai: u32| {
@@ -199,14 +231,24 @@ async fn bless() {
     script.step(&admin, review).await;
     let freeze = script.world().project("default").expect("there").environments["production"].freezes[0].id.clone();
     script.edit(&admin, "production", json!([{"kind": "liftFreeze", "id": freeze}])).await;
+    // One change in two environments.
+    let weights = json!({"ai": 50_000, "baseline": 50_000});
+    script
+        .edit(
+            &developer,
+            "development",
+            json!([{"kind": "setRollout", "flag": "engine", "weights": weights},
+            {"kind": "setRollout", "flag": "engine", "environment": "testing", "weights": weights}]),
+        )
+        .await;
     let head = script.end();
-    let folder = fixture("journal-2");
+    let folder = fixture("journal-3");
     let _ = fs::remove_dir_all(&folder);
     copy_dir(&site.journal(), &folder);
     for leftover in ["lock", "watermark.tmp"] {
         let _ = fs::remove_file(folder.join(leftover));
     }
-    fs::write(fixture("journal-2.head"), head).expect("writes");
+    fs::write(fixture("journal-3.head"), head).expect("writes");
 }
 
 fn by(author: &Author) -> String {

@@ -56,6 +56,7 @@ pub fn hash_object(project: &Project, object: &ObjectId) -> Option<String> {
         ObjectId::SdkKey(id) => project.sdk_keys.get(id).map(hash),
         ObjectId::Request(id) => project.requests.get(id).map(hash),
         ObjectId::Review(revision) => project.reviews.get(revision).map(hash),
+        ObjectId::Webhook(id) => project.webhooks.get(id).map(hash),
         ObjectId::Principal(_)
         | ObjectId::RoleBinding(_)
         | ObjectId::Token(_)

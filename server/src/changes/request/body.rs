@@ -19,7 +19,7 @@ use crate::vault::{Kind, Vault, VaultError};
 pub struct Body {
     /// Key of the project.
     pub project: String,
-    /// Environment that environment-bound instructions apply to.
+    /// Environment that environment-bound instructions apply to, unless they name one themselves.
     pub environment: Option<String>,
     /// Revision it was read against.
     pub base_revision: u64,

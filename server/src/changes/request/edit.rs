@@ -16,7 +16,7 @@ pub enum RequestEdit {
         id: String,
         /// Who wrote it.
         author: Party,
-        /// Environment that environment-bound instructions apply to.
+        /// Environment that environment-bound instructions apply to, unless they name one themselves.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         environment: Option<String>,
         /// Why.

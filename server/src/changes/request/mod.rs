@@ -52,7 +52,7 @@ pub struct ChangeRequest {
     pub id: String,
     /// Who wrote it.
     pub author: Party,
-    /// Environment that environment-bound instructions apply to.
+    /// Environment that environment-bound instructions apply to, unless they name one themselves.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub environment: Option<String>,
     /// Why, in the author's words.

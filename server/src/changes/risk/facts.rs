@@ -98,7 +98,7 @@ impl EditKinds {
 
 /// Whether an instruction edits nothing but what people read.
 fn is_text(instruction: &Instruction) -> bool {
-    match instruction {
+    match instruction.edit() {
         Instruction::UpdateFlag { .. } | Instruction::UpdateSegment { .. } | Instruction::UpdateEnvironment { .. } => {
             true
         }

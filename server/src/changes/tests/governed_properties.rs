@@ -57,11 +57,15 @@ struct Seen {
     approved: AtomicUsize,
     applied: AtomicUsize,
     applied_with_approvals: AtomicUsize,
+    elsewhere: AtomicUsize,
 }
 
 impl Seen {
     fn note(&self, entry: &Entry) {
         let count = |counter: &AtomicUsize| counter.fetch_add(1, Ordering::Relaxed);
+        if entry.named_environments().any(|environment| Some(environment) != entry.environment.as_deref()) {
+            count(&self.elsewhere);
+        }
         let steps: Vec<&RequestEdit> = entry
             .instructions
             .iter()
@@ -97,12 +101,20 @@ fn nothing_changes_without_a_policy_and_the_approvals_it_takes() {
         runtime.block_on(run(&tries, &seen))
     });
     outcome.unwrap_or_else(|error| panic!("{error}"));
-    let counts =
-        [&seen.refused, &seen.direct, &seen.opened, &seen.approved, &seen.applied, &seen.applied_with_approvals];
+    let counts = [
+        &seen.refused,
+        &seen.direct,
+        &seen.opened,
+        &seen.approved,
+        &seen.applied,
+        &seen.elsewhere,
+        &seen.applied_with_approvals,
+    ];
     let counts = counts.map(|counter| counter.load(Ordering::Relaxed));
-    let reached = "refused, direct, opened, approved, applied alone, applied with approvals";
+    let reached =
+        "refused, direct, opened, approved, applied alone, in another environment than named, applied with approvals";
     // So that a pass says something: all of it happened. Approvals are rare among random tries.
-    assert!(counts[..5].iter().all(|count| *count >= 10) && counts[5] > 0, "{reached}: {counts:?}");
+    assert!(counts[..6].iter().all(|count| *count >= 10) && counts[6] > 0, "{reached}: {counts:?}");
 }
 
 async fn run(tries: &[Try], seen: &Seen) -> Result<(), TestCaseError> {

@@ -472,3 +472,18 @@ fn striped(slots: u32) -> Value {
     let owner = |slot: u32| if slot.is_multiple_of(2) { "ai" } else { "baseline" };
     (0..slots).map(|slot| json!([owner(slot), slot, slot + 1])).collect()
 }
+
+#[tokio::test]
+async fn rules_of_a_segment_that_stay_keep_their_keys() {
+    let server = Server::start().await;
+    let clause = |key: &str| json!([{"attribute": "targetingKey", "op": "in", "values": [key]}]);
+    let created =
+        json!([{"kind": "createSegment", "segment": {"key": "s", "rules": [{"id": "r1", "clauses": clause("p1")}]}}]);
+    server.submit(created).await.unwrap();
+    let added = json!([{"kind": "addSegmentRule", "segment": "s", "rule": {"id": "r2", "clauses": clause("p2")}}]);
+    server.submit(added).await.unwrap();
+    let world = server.service.world();
+    let segment = world.segment("default", "development", "s").unwrap();
+    let keys: Vec<_> = segment.rules.iter().map(|rule| rule.clauses[0].values[0].as_str()).collect();
+    assert_eq!(keys, [Some("p1"), Some("p2")]);
+}

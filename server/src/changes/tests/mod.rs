@@ -6,8 +6,10 @@ mod faults;
 mod governed;
 mod governed_properties;
 mod governed_ways_around;
+mod immutability;
 mod instructions;
 pub(crate) mod people;
+mod plans;
 mod properties;
 
 use std::sync::Arc;

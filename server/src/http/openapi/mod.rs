@@ -13,8 +13,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     Api, accounts, assignments, audit, backup, changes, connections, environments, exchange, explain, flags, issuers,
-    journal, policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session,
-    status, tokens,
+    journal, plans, policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session,
+    sessions, status, tokens, webhooks,
 };
 
 /// Path of the document.
@@ -26,11 +26,13 @@ const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
 /// Schemas, by area; every name stands once.
-const SCHEMAS: [&str; 4] = [
+const SCHEMAS: [&str; 6] = [
     include_str!("schemas.json"),
     include_str!("access.json"),
+    include_str!("plans.json"),
     include_str!("requests.json"),
     include_str!("audit.json"),
+    include_str!("webhooks.json"),
 ];
 
 #[derive(OpenApi)]
@@ -79,13 +81,16 @@ pub fn document() -> Value {
         backup::Operations::openapi(),
         exchange::Operations::openapi(),
         issuers::Operations::openapi(),
+        plans::Operations::openapi(),
         policies::Operations::openapi(),
         principals::Operations::openapi(),
         privacy::Operations::openapi(),
         requests::Operations::openapi(),
         roles::Operations::openapi(),
         session::Operations::openapi(),
+        sessions::Operations::openapi(),
         tokens::Operations::openapi(),
+        webhooks::Operations::openapi(),
     ] {
         operations.merge(more);
     }

@@ -7,7 +7,7 @@ use crate::http::strict;
 const METHODS: [&str; 5] = ["get", "post", "put", "patch", "delete"];
 
 /// What can be asked without a credential.
-const OPEN: [&str; 10] = [
+const OPEN: [&str; 11] = [
     "get /healthz",
     "get /readyz",
     "get /metrics",
@@ -15,6 +15,7 @@ const OPEN: [&str; 10] = [
     "post /api/v1/session/claim",
     "post /api/v1/session/claim/finish",
     "post /api/v1/token-exchange",
+    "get /api/v1/schema/configuration.json",
     "get /api/v1/session/providers",
     "post /api/v1/session/oidc",
     "post /api/v1/session/oidc/finish",

@@ -341,6 +341,18 @@ impl Directory {
         })
     }
 
+    /// The AI agents whose registration ends within [`EXPIRY_WARNING_MS`] of `now` (milliseconds since 1970), and was made to
+    /// last longer.
+    pub fn expiring_agents(&self, now: u64) -> impl Iterator<Item = &Arc<Principal>> {
+        self.principals.values().filter(move |principal| {
+            principal.is_active(now)
+                && principal.expires_at.is_some_and(|end| {
+                    let was_to_last = end.saturating_sub(principal.created_at) >= EXPIRY_WARNING_MS;
+                    end.saturating_sub(now) < EXPIRY_WARNING_MS && was_to_last
+                })
+        })
+    }
+
     /// The operator's policy files as texts by name.
     #[must_use]
     pub fn policy_texts(&self) -> BTreeMap<String, String> {

@@ -277,3 +277,12 @@ fn the_examples_in_the_documentation_are_sound() {
         assert!(page.contains(&format!("| `{}` |", answer.as_str())), "{answer:?} is not told");
     }
 }
+
+#[test]
+fn what_is_wrong_for_every_action_is_said_once() {
+    let text = "permit (principal, action, resource) when { context.nothing == 1 };";
+    let report = check(&BTreeMap::from([("ours.cedar".to_owned(), text.to_owned())]));
+    assert_eq!(report.problems.len(), 1, "{report}");
+    let others = format!("(and likewise for {} other actions)", Action::ALL.len() - 1);
+    assert!(report.to_string().contains(&others), "{report}");
+}

@@ -25,6 +25,8 @@ pub(super) struct Oracle {
     approvals: BTreeSet<(String, String, String)>,
     /// When AI agents changed something in testing.
     agents: Vec<(String, String, u64)>,
+    /// What has been served in production, by flag and variation: value and provenance.
+    served: BTreeMap<(String, String), (serde_json::Value, Option<Provenance>)>,
 }
 
 /// Who did something, and when.
@@ -51,7 +53,10 @@ fn must(holds: bool, why: impl Into<String>) -> Judged {
 
 impl Oracle {
     pub(super) fn new(world: World, policies: Arc<PolicySet>) -> Self {
-        Self { world, policies, approvals: BTreeSet::new(), agents: Vec::new() }
+        let mut oracle =
+            Self { world, policies, approvals: BTreeSet::new(), agents: Vec::new(), served: BTreeMap::new() };
+        oracle.remember_served();
+        oracle
     }
 
     /// Judges an entry that came of what `author` tried.
@@ -102,7 +107,36 @@ impl Oracle {
             }
         }
         self.world = after;
+        self.stays_what_it_was()
+    }
+
+    /// Whether what has been served in production is what it was, where it still is.
+    fn stays_what_it_was(&mut self) -> Judged {
+        for (key, flag) in &self.world.projects[DEFAULT].flags {
+            for variation in &flag.stored.variations {
+                let place = (key.clone(), variation.key.clone());
+                let now = (variation.value.clone(), variation.provenance.clone());
+                let is_same = self.served.get(&place).is_none_or(|was| *was == now);
+                must(is_same, format!("{place:?} was served in production and is another now"))?;
+            }
+        }
+        self.remember_served();
         Ok(())
+    }
+
+    fn remember_served(&mut self) {
+        let project = &self.world.projects[DEFAULT];
+        for environment in project.environments.values().filter(|it| it.tier == Tier::Production) {
+            for (key, flag) in &project.flags {
+                let is_on = flag.stored.environments.get(&environment.key).is_some_and(|config| config.on);
+                let shares = if is_on { served(&flag.stored, &environment.key) } else { BTreeMap::new() };
+                let given = shares.iter().filter(|(_, share)| **share > 0.0);
+                for variation in given.filter_map(|(variation, _)| flag.stored.variation(variation)) {
+                    let was = (variation.value.clone(), variation.provenance.clone());
+                    self.served.insert((key.clone(), variation.key.clone()), was);
+                }
+            }
+        }
     }
 
     /// An edit that was made at once.
@@ -381,8 +415,16 @@ fn step(instruction: &Instruction) -> Option<&RequestEdit> {
     }
 }
 
+/// What is done, wherever.
+fn bare(instruction: &Instruction) -> &Instruction {
+    match instruction {
+        Instruction::Within { edit, .. } => edit,
+        other => other,
+    }
+}
+
 fn kind(instruction: &Instruction) -> Option<Kind> {
-    Some(match instruction {
+    Some(match bare(instruction) {
         Instruction::ArchiveFlag { .. } | Instruction::DeleteFlag { .. } | Instruction::DeleteSegment { .. } => {
             Kind::Delete
         }
@@ -404,11 +446,14 @@ fn is_frozen(world: &World, environment: &str, now: u64) -> bool {
     })
 }
 
-/// Where an instruction does something: in the environment its change names; flag-wide, wherever the flag is on or has been; and
+/// Where an instruction does something: in its own environment, or in the one that its change names; flag-wide, wherever the flag is on or has been; and
 /// where that is nowhere, in development.
 fn touched(world: &World, named: Option<&str>, instruction: &Instruction) -> Vec<String> {
     if let Instruction::CreateEnvironment { key, .. } = instruction {
         return vec![key.clone()];
+    }
+    if let Instruction::Within { environment, .. } = instruction {
+        return vec![environment.clone()];
     }
     if instruction.needs_environment() {
         return named.map(str::to_owned).into_iter().collect();
@@ -468,7 +513,7 @@ fn ai_share(world: &World, environment: &str) -> f64 {
 /// Whether all it does is to turn flags off: the kill switch may be thrown, whoever is moved by it.
 fn kills(entry: &Entry) -> bool {
     let mut content = entry.instructions.iter().filter(|it| !matches!(it, Instruction::Request(_))).peekable();
-    content.peek().is_some() && content.all(|it| matches!(it, Instruction::TurnFlagOff { .. }))
+    content.peek().is_some() && content.all(|it| matches!(bare(it), Instruction::TurnFlagOff { .. }))
 }
 
 /// Whether all who are moved in the environment get the off variation or one that a person wrote, and somebody is moved.
@@ -520,8 +565,7 @@ fn same(asked: &[Instruction], made: &[&Instruction]) -> bool {
         (
             instruction.kind(),
             instruction.flag().or(instruction.segment()).map(str::to_owned),
-            value["weights"].clone(),
-            value["variation"].clone(),
+            [value["weights"].clone(), value["variation"].clone(), value["environment"].clone()],
         )
     };
     let mut rest = asked.iter().map(about);

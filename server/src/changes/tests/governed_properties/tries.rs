@@ -19,6 +19,7 @@ pub(super) struct Try {
     a: u8,
     b: u8,
     factor: u8,
+    place: u8,
 }
 
 impl Arbitrary for Try {
@@ -26,7 +27,7 @@ impl Arbitrary for Try {
     type Strategy = BoxedStrategy<Self>;
 
     fn arbitrary_with((): ()) -> Self::Strategy {
-        any::<[u8; 5]>().prop_map(|[who, what, a, b, factor]| Self { who, what, a, b, factor }).boxed()
+        any::<[u8; 6]>().prop_map(|[who, what, a, b, factor, place]| Self { who, what, a, b, factor, place }).boxed()
     }
 }
 
@@ -42,6 +43,16 @@ pub(super) struct Worker<'a> {
 
 fn pick<T: Clone>(of: &[T], by: u8) -> T {
     of[usize::from(by) % of.len()].clone()
+}
+
+/// Gives some of the instructions an environment of their own.
+fn elsewhere(instructions: &mut [Instruction], by: u8) {
+    for (index, instruction) in instructions.iter_mut().enumerate() {
+        let by = by.rotate_left(if index == 0 { 0 } else { 3 });
+        if by.is_multiple_of(3) {
+            *instruction = Instruction::within(pick(&ENVIRONMENTS, by / 3), instruction.clone());
+        }
+    }
 }
 
 impl<'a> Worker<'a> {
@@ -169,6 +180,7 @@ impl<'a> Worker<'a> {
             11 => json!({"kind": "updateVariation", "flag": flag, "variation": "ai", "provenance": {"by": "human"}}),
             12 => json!({"kind": "archiveFlag", "flag": flag}),
             13 => json!({"kind": "deleteFlag", "flag": flag}),
+            14 if more.is_multiple_of(4) => engine_flag(flag),
             14 => engine_flag(&format!("new-{}", more % 3)),
             15 => json!({"kind": "createSegment", "segment": {"key": "beta", "included": ["p-1"]}}),
             16 => json!({"kind": "addSegmentKeys", "segment": "beta", "keys": [format!("p-{more}")]}),
@@ -188,7 +200,9 @@ impl<'a> Worker<'a> {
         // Mostly where it matters.
         let environments = [ENVIRONMENTS.as_slice(), &["production", "production", "staging", "testing"]].concat();
         let environment = Some(pick(&environments, it.factor.rotate_left(3) ^ it.b).to_owned());
-        ChangeDraft { environment, ..draft(Value::Array(instructions)) }
+        let mut change = ChangeDraft { environment, ..draft(Value::Array(instructions)) };
+        elsewhere(&mut change.instructions, it.place);
+        change
     }
 
     async fn change(
@@ -223,8 +237,9 @@ impl<'a> Worker<'a> {
     }
 
     async fn edit(&self, author: &Author, it: &Try) -> Result<ChangeOutcome, ChangeError> {
-        let instructions =
+        let mut instructions: Option<Vec<Instruction>> =
             it.b.is_multiple_of(2).then(|| serde_json::from_value(json!([self.instruction(it.b, it.a)])).unwrap());
+        elsewhere(instructions.as_deref_mut().unwrap_or_default(), it.place);
         let revision = RequestRevision { instructions, ..RequestRevision::default() };
         self.server.service.edit_request(author, "default", &self.request(it.a), revision).await
     }

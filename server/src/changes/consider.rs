@@ -1,0 +1,90 @@
+//! What would become of a change: asked by those who only plan it, and noted nowhere.
+
+use std::sync::Arc;
+
+use super::authorize::Verdict;
+use super::gate::propose;
+use super::service::PlaceError;
+use super::{Author, ChangeDraft, ChangeError, ChangeService, Needs, describe};
+use crate::journal::{Entry, ObjectId};
+
+/// Most entries that are read back to find what touched an object.
+const MAX_LOOK_BACK_ENTRIES: u64 = 10_000;
+/// Entries read at once.
+const READ_ENTRIES: usize = 500;
+/// Most entries that are named.
+const MAX_NAMED_ENTRIES: usize = 100;
+
+/// What would become of a change, were it made now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Considered {
+    /// Whether it would change anything.
+    pub changes: bool,
+    /// What it would need as a change request, if it could only be one.
+    pub needs: Option<Needs>,
+    /// A sentence for people for each instruction.
+    pub summary: Vec<String>,
+}
+
+impl ChangeService {
+    /// What would become of a change, were it made now. Nothing is made, and a refusal is not noted in the audit trail.
+    ///
+    /// # Errors
+    ///
+    /// As [`ChangeService::submit`].
+    pub async fn consider(&self, author: &Author, change: &ChangeDraft) -> Result<Considered, ChangeError> {
+        let past = self.past(change).await?;
+        let reach = self.reach(author, change).await;
+        let mut head = self.head().await.map_err(|error| match error {
+            PlaceError::Refused(error) => error,
+            PlaceError::Contended => ChangeError::Busy,
+        })?;
+        let head = &mut *head;
+        let at = self.clock.now_ms().max(head.world.at);
+        let (prepared, verdict) = self.judged(head, author, change, at, &past, &reach)?;
+        let changes = !prepared.entry.objects.is_empty();
+        match verdict {
+            Verdict::Apply(_) => {
+                let environment = prepared.entry.environment.as_deref();
+                let sentences = prepared.entry.instructions.iter().map(|it| describe(it, environment));
+                Ok(Considered { changes, needs: None, summary: sentences.collect() })
+            }
+            Verdict::Propose(judgement) => {
+                let proposed = propose(head, &prepared, judgement);
+                let needs = Needs { approvals: proposed.judgement.needed, risk: proposed.judgement.risk };
+                Ok(Considered { changes, needs: Some(needs), summary: proposed.summary })
+            }
+            Verdict::FactorNeeded(refused) => Err(ChangeError::FactorNeeded(refused)),
+            Verdict::Refused(refused) => Err(ChangeError::Refused(refused)),
+        }
+    }
+
+    /// Entries after `since` that changed an object of the project which `touches` lets through, oldest first: the last 100 of
+    /// them. `None` if more entries lie between than are looked through.
+    ///
+    /// # Errors
+    ///
+    /// [`ChangeError::Unavailable`] if the journal cannot be read.
+    pub async fn entries_since(
+        &self,
+        since: u64,
+        project: &str,
+        touches: &(dyn Fn(&ObjectId) -> bool + Sync),
+    ) -> Result<Option<Vec<Arc<Entry>>>, ChangeError> {
+        let newest = self.world().revision;
+        if newest.saturating_sub(since) > MAX_LOOK_BACK_ENTRIES {
+            return Ok(None);
+        }
+        let (mut after, mut found) = (since, Vec::new());
+        while after < newest {
+            let read = self.journal().read(after, READ_ENTRIES).await?;
+            let Some(last) = read.last() else { break };
+            after = last.entry.revision;
+            let about = read.into_iter().map(|stored| stored.entry);
+            found.extend(about.filter(|entry| {
+                entry.project == project && entry.objects.iter().any(|changed| touches(&changed.object))
+            }));
+        }
+        Ok(Some(found.split_off(found.len().saturating_sub(MAX_NAMED_ENTRIES))))
+    }
+}
