@@ -24,6 +24,7 @@ use crate::identity::password::Passwords;
 use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
+use crate::instances::Deployments;
 use crate::jobs::deadlines::Deadlines;
 use crate::jobs::drift::Drift;
 use crate::jobs::requests::Requests;
@@ -241,7 +242,10 @@ impl Embedded {
         let journal: Arc<dyn Journal> = files.journal.clone();
         let world = Arc::new(files.world.clone());
         let limits = PushLimits { max_connections, ..PushLimits::default() };
-        let hub = Arc::new(Hub::new(journal.history(), world, limits, Arc::clone(&clock)));
+        let deployments = Arc::new(Deployments::new(audit.clone(), Arc::clone(&clock)));
+        let hub = Hub::new(journal.history(), world, limits, Arc::clone(&clock)).with_sights(deployments.clone());
+        let hub = Arc::new(hub);
+        remember_builds(&deployments, &audit);
         let keeper = Arc::new(files.keeper);
         let publishers: Vec<Arc<dyn Publisher>> = vec![hub.clone(), keeper.clone()];
         let changes = ChangeService::start(ChangeParts {
@@ -265,6 +269,7 @@ impl Embedded {
             changes: Arc::clone(&changes),
             identity: Arc::clone(&identity),
             uses: Arc::clone(&uses),
+            deployments,
             audit: audit.clone(),
             clock: Arc::clone(&clock),
         };
@@ -306,6 +311,16 @@ impl Embedded {
     pub fn into_app(self, config: &Config) -> (App, Store) {
         (App::build(config, self.parts), self.store)
     }
+}
+
+/// Reads in the background which builds were seen before: the security log may be long.
+fn remember_builds(deployments: &Arc<Deployments>, audit: &Arc<FileAuditLog>) {
+    let (deployments, audit) = (Arc::clone(deployments), Arc::clone(audit));
+    tokio::spawn(async move {
+        if let Err(error) = deployments.remember(&*audit).await {
+            tracing::warn!(%error, "builds that were seen before may be noted as new");
+        }
+    });
 }
 
 impl Store {

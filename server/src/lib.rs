@@ -12,6 +12,7 @@ pub mod environments;
 pub mod flags;
 pub mod http;
 pub mod identity;
+pub mod instances;
 pub mod jobs;
 pub mod journal;
 pub mod log;

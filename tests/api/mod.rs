@@ -6,6 +6,7 @@ mod changes;
 mod command_line;
 mod configuration;
 mod doors;
+mod instances;
 mod people;
 mod reading;
 mod requests;

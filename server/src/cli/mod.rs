@@ -15,6 +15,7 @@ mod error;
 mod flag;
 mod freeze;
 mod health;
+mod instances;
 mod issuer;
 mod journal;
 mod login;
@@ -146,6 +147,8 @@ enum Command {
     /// Issuers whose identity tokens buy tokens, for CI
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Connected SDK instances: which build each runs, and which differ
+    Instances(instances::InstancesArgs),
     /// Webhooks: who is told what happens in the project
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
@@ -204,6 +207,7 @@ fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> 
         Command::Role(command) => role::run(command, &api()?, output),
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Instances(args) => instances::run(&args, &api()?, output),
         Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
     }

@@ -13,6 +13,7 @@ pub mod exchange;
 pub mod explain;
 pub mod flags;
 mod guard;
+pub mod instances;
 pub mod issuers;
 pub mod journal;
 pub mod middleware;
