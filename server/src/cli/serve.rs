@@ -197,11 +197,15 @@ fn watch_signals(shutdown: Shutdown, tls: Option<Tls>) -> Result<(), CliError> {
         });
     }
     tokio::spawn(async move {
-        match stop_signal().await {
+        let signal = stop_signal().await;
+        if signal.is_ok() {
+            // Before anything is said of it: nothing may be in the way of the stop.
+            shutdown.begin();
+        }
+        match signal {
             Ok(signal) => tracing::info!(signal, "stopping; a second signal stops at once"),
             Err(error) => return tracing::error!(%error, "signals cannot be handled"),
         }
-        shutdown.begin();
         if stop_signal().await.is_ok() {
             tracing::warn!("stopped at once");
             std::process::exit(1);
