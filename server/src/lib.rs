@@ -3,6 +3,7 @@
 pub mod app;
 pub mod assignments;
 pub mod audit;
+pub mod backup;
 pub mod changes;
 pub mod cli;
 pub mod clock;
@@ -12,6 +13,7 @@ pub mod environments;
 pub mod flags;
 pub mod http;
 pub mod identity;
+pub mod instances;
 pub mod jobs;
 pub mod journal;
 pub mod log;
