@@ -22,6 +22,7 @@ use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::jobs::deadlines::Deadlines;
+use crate::jobs::drift::Drift;
 use crate::jobs::requests::Requests;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
@@ -128,6 +129,7 @@ impl App {
     pub fn build(config: &Config, parts: Parts) -> Self {
         let jobs: Vec<Arc<dyn Job>> = vec![
             Arc::new(Deadlines::new(Arc::clone(&parts.changes))),
+            Arc::new(Drift::new(Arc::clone(&parts.changes), &parts.metrics)),
             Arc::new(Requests::new(Arc::clone(&parts.changes))),
             Arc::new(Sweep::new(Arc::clone(&parts.sign_in))),
         ];

@@ -9,6 +9,7 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::change::print_outcome;
+use super::error::Problem;
 use super::output::Output;
 use super::show::{short_time, text};
 use super::yaml::Document;
@@ -18,6 +19,9 @@ use super::{Api, CliError, plan_text, prompt, show};
 const FORMAT: &str = "guidon-plan/1";
 /// Largest saved plan, in bytes.
 const MAX_PLAN_BYTES: u64 = 64 << 20;
+
+/// Longest body that a server takes unless it is told otherwise, in bytes.
+const USUAL_BODY_BYTES: usize = 8 << 20;
 
 /// Which files, and what to make of them.
 #[derive(Debug, Args)]
@@ -160,13 +164,11 @@ impl Wanted {
 
     fn send(&mut self, api: &Api, path: &str, body: &Value) -> Result<Value, CliError> {
         let answer = api.post(&api.in_project(path), body);
+        // A server may hang up on a body that it finds too long before all of it was sent.
+        let is_long = || serde_json::to_vec(body).is_ok_and(|bytes| bytes.len() > USUAL_BODY_BYTES);
         let answer = answer.map_err(|error| match error {
-            CliError::Problem(mut problem) if problem.status == 413 => {
-                let remedy = "the files are larger than the server takes in one request; apply them in parts, or start it with a \
-                              larger --max-body-bytes";
-                problem.document["detail"] = json!(remedy);
-                CliError::Problem(problem)
-            }
+            CliError::Problem(problem) if problem.status == 413 => too_long(),
+            CliError::Unreachable { .. } if is_long() => too_long(),
             other => other,
         });
         let Some(files) = &mut self.files else { return answer };
@@ -179,6 +181,13 @@ impl Wanted {
         files.check()?;
         answer
     }
+}
+
+fn too_long() -> CliError {
+    let remedy = "the files are more than the server takes in one request; apply them in parts, or start it with a larger \
+                  --max-body-bytes";
+    let document = json!({"title": "Too much at once", "status": 413, "code": "bodyTooLarge", "detail": remedy});
+    CliError::Problem(Problem { status: 413, document })
 }
 
 /// Saves a plan where nobody else reads it: the files may hold persons' keys.

@@ -2,6 +2,7 @@
 //! path as everybody else.
 
 pub mod deadlines;
+pub mod drift;
 pub mod requests;
 pub mod sweep;
 

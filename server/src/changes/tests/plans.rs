@@ -195,7 +195,7 @@ fn canonical(mut document: Document) -> Document {
         flag.variations.iter_mut().for_each(|list| list.sort_by(|left, right| left.key.cmp(&right.key)));
         for serving in flag.environments.values_mut() {
             serving.prerequisites.iter_mut().for_each(|list| list.sort_by(|left, right| left.flag.cmp(&right.flag)));
-            for targets in &mut serving.targets {
+            if let Some(targets) = &mut serving.targets {
                 targets.sort_by(|left, right| left.variation.cmp(&right.variation));
                 targets.iter_mut().for_each(|target| target.keys.sort());
             }
