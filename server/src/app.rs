@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
+use crate::assignments::{self, BatchLimits, FileAssignmentLog, Reservoir, Retention, SampledLog};
 use crate::audit::{
     self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, Event, EventKind, FileAuditLog, Trail, VaultPeople,
 };
@@ -11,6 +11,7 @@ use crate::changes::request::VaultRequests;
 use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
 use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
+use crate::drills::{DrillParts, DrillService};
 use crate::http::audit::AuditDoor;
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
@@ -28,6 +29,9 @@ use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{self, LogState, RealFiles};
+use crate::notifications::{
+    FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
+};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
@@ -69,6 +73,9 @@ pub enum StartError {
     /// The second log does not open.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
+    /// Webhooks cannot be called, or what is kept of them not be opened.
+    #[error("webhooks: {0}")]
+    Webhooks(String),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -99,6 +106,10 @@ pub struct Parts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
+    /// Rehearses rollbacks.
+    pub drills: Arc<DrillService>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -118,6 +129,7 @@ pub struct Parts {
 /// A server, ready to serve.
 pub struct App {
     acceptor: Acceptor,
+    notifications: Arc<Notifications>,
     hub: Arc<Hub>,
     jobs: Vec<Arc<dyn Job>>,
     clock: Arc<dyn Clock>,
@@ -142,6 +154,8 @@ impl App {
             uses: parts.uses,
             audit: parts.audit,
             audit_door: parts.audit_door,
+            notifications: Arc::clone(&parts.notifications),
+            drills: parts.drills,
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -156,17 +170,18 @@ impl App {
             limits: config.limits.clone(),
             shutdown: parts.shutdown,
         };
-        Self { acceptor, hub: parts.hub, jobs, clock }
+        Self { acceptor, notifications: parts.notifications, hub: parts.hub, jobs, clock }
     }
 
     /// Serves what `listener` accepts until the shutdown begins, then waits for the connections to end, for a bounded time.
     pub async fn serve(self, listener: impl Listener) {
         let (admission, timeout) = (self.acceptor.admission.clone(), self.acceptor.limits.shutdown_timeout);
         let jobs = Jobs::start(&self.jobs, &self.clock, &self.acceptor.shutdown);
+        let notifying = self.notifications.start(&self.acceptor.shutdown);
         self.acceptor.run(listener).await;
         let ended = async {
             // The last write of a job is durable before the store closes.
-            tokio::join!(jobs.ended(), self.hub.shut_down());
+            tokio::join!(jobs.ended(), notifying.ended(), self.hub.shut_down());
             admission.all_gone().await;
         };
         if tokio::time::timeout(timeout, ended).await.is_err() {
@@ -246,10 +261,18 @@ impl Embedded {
         });
         changes.ensure_default_project().await?;
         let audit_door = Arc::new(audit_door(&vault, &changes, &audit, &clock).await?);
+        let notifications = webhooks(config, &vault, &changes, &audit, &clock)?;
         let identity = Arc::new(identity);
+        let reservoir = Arc::new(Reservoir::new(rand::random(), Arc::clone(&clock)));
+        let drills = Arc::new(DrillService::new(DrillParts {
+            changes: Arc::clone(&changes),
+            prober: hub.clone(),
+            log: files.assignments.clone(),
+            reservoir: Arc::clone(&reservoir),
+        }));
         let door = SdkDoor {
             hub: Arc::clone(&hub),
-            log: files.assignments.clone(),
+            log: Arc::new(SampledLog::new(files.assignments.clone(), reservoir)),
             changes: Arc::clone(&changes),
             identity: Arc::clone(&identity),
             uses: Arc::clone(&uses),
@@ -267,6 +290,7 @@ impl Embedded {
         };
         let metrics = Metrics::new();
         store.register(&metrics, &changes, &hub, &clock);
+        register_webhooks(&metrics, &notifications);
         let parts = Parts {
             changes,
             identity,
@@ -275,6 +299,8 @@ impl Embedded {
             uses,
             audit,
             audit_door,
+            notifications,
+            drills,
             clock,
             metrics,
             shutdown: Shutdown::new(),
@@ -383,6 +409,42 @@ impl Store {
 /// A count as a gauge's value.
 fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
+}
+
+fn webhooks(
+    config: &Config,
+    vault: &Arc<dyn Vault>,
+    changes: &Arc<ChangeService>,
+    events: &Arc<FileAuditLog>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Notifications>, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Webhooks(error.to_string());
+    let folder = DataFolder::new(config.storage.data.clone()).notifications();
+    let store = FileRecordStore::open(RealFiles::shared(), folder).map_err(|error| failed(&error))?;
+    let allowed = config.webhooks.webhook_allow.clone();
+    let caller = HttpCaller::new(Arc::new(SystemResolver::default()), allowed).map_err(|error| failed(&error))?;
+    Ok(Notifications::new(HookParts {
+        changes: Arc::clone(changes),
+        events: events.clone(),
+        people: Arc::new(VaultPeople::new(Arc::clone(vault))),
+        vault: Arc::clone(vault),
+        caller: Arc::new(caller),
+        store: Arc::new(store),
+        clock: Arc::clone(clock),
+        jitter: rand::random::<f64>,
+        show_names: config.webhooks.webhook_names,
+        metrics: WebhookMetrics::default(),
+    }))
+}
+
+fn register_webhooks(metrics: &Metrics, notifications: &Arc<Notifications>) {
+    metrics.register(|registry| notifications.metrics().register(registry));
+    let of = Arc::clone(notifications);
+    let help = "Age of the oldest notification that a webhook still tries to deliver";
+    metrics.reading("webhook_queue_age_seconds", help, move || whole(of.queue_age_ms() / 1_000));
+    let of = Arc::clone(notifications);
+    let help = "Notifications that were given up and are kept to be sent again";
+    metrics.reading("webhook_dead_letters", help, move || whole(of.dead_letter_count() as u64));
 }
 
 async fn audit_door(

@@ -33,6 +33,9 @@ pub struct Config {
     /// Who vouches for people, beside accounts of the server's own.
     #[command(flatten)]
     pub identity: IdentityOptions,
+    /// Whom the server calls.
+    #[command(flatten)]
+    pub webhooks: WebhookOptions,
     /// What the server says about itself.
     #[command(flatten)]
     pub log: Log,
@@ -128,6 +131,19 @@ pub struct IdentityOptions {
     /// out.
     #[arg(long, env = "GUIDON_OIDC_EMAIL_DOMAINS", value_name = "DOMAIN", value_delimiter = ',')]
     pub oidc_email_domains: Vec<String>,
+}
+
+/// Whom the server calls.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Webhooks")]
+pub struct WebhookOptions {
+    /// Networks that webhooks may call though they are private, such as this machine's or the company's, separated by commas.
+    /// They may be called without TLS. Everything else on the public internet may be called, with TLS.
+    #[arg(long, env = "GUIDON_WEBHOOK_ALLOW", value_name = "CIDR", value_delimiter = ',')]
+    pub webhook_allow: Vec<IpNet>,
+    /// Names people in notifications; otherwise they appear by their ids.
+    #[arg(long, env = "GUIDON_WEBHOOK_NAMES")]
+    pub webhook_names: bool,
 }
 
 /// What the server says about itself.

@@ -338,7 +338,7 @@ fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
     shop.edit("flags/inbox.yaml", "on: true", "on: false");
     shop.run(&["plan", "-f", &files, "-o", saved]).ends(0).prints(&["guidon apply"]);
     // What others do elsewhere is no matter.
-    shop.run(&["flag", "rollout", "engine", "ai=10"]).ends(0);
+    shop.developer.client.create_flag("elsewhere");
     let applied = shop.run(&["apply", saved, "--yes"]);
     applied.ends(0).prints(&["~ development / inbox: "]);
     assert_eq!(shop.flag("inbox")["environments"]["development"]["on"], false);

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 
+use super::breaker::BreakerSettings;
 use super::connection::{Connector, TcpConnector, Transport};
 use super::endpoint::{ConfigError, Endpoint, tls_connector};
 use super::hook::Hook;
@@ -31,6 +32,7 @@ pub struct ClientBuilder {
     pub(super) init_timeout: Duration,
     request_timeout: Duration,
     pub(super) exposures: ExposureSettings,
+    pub(super) breaker: Option<BreakerSettings>,
     root_certificates: Vec<Vec<u8>>,
     allow_plaintext: bool,
     connector: Arc<dyn Connector>,
@@ -78,6 +80,7 @@ impl ClientBuilder {
             protocol: PROTOCOL_VERSION,
             instance: uuid::Uuid::new_v4().to_string(),
             sdk: super::SDK_NAME.to_owned(),
+            answers_probes: true,
             ..Hello::default()
         };
         Self {
@@ -90,6 +93,7 @@ impl ClientBuilder {
             init_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             exposures: ExposureSettings::default(),
+            breaker: Some(BreakerSettings::default()),
             root_certificates: Vec::new(),
             allow_plaintext: false,
             connector: Arc::new(TcpConnector),
@@ -222,6 +226,14 @@ impl ClientBuilder {
     /// Longest that an exposure waits for its batch to fill. Default: 1 s, at least 10 ms.
     pub fn exposure_interval(mut self, interval: Duration) -> Self {
         self.exposures.interval = interval.max(Duration::from_millis(10));
+        self
+    }
+
+    /// When an AI path that fails is given up for a while, the baseline answering in its place; `None`: never. Default: after 20
+    /// failures that are at least half the calls of 10 seconds, for 5 seconds and more; see [`BreakerSettings`]. It works in
+    /// this process alone, with or without the server.
+    pub fn breaker(mut self, settings: impl Into<Option<BreakerSettings>>) -> Self {
+        self.breaker = settings.into();
         self
     }
 

@@ -221,6 +221,10 @@ impl About {
                     about.environments.insert(environment.clone());
                     about.flags.insert(key.clone());
                 }
+                ObjectId::Drill(environment, key) => {
+                    about.environments.insert(environment.clone());
+                    about.flags.insert(key.clone());
+                }
                 ObjectId::Segment(environment, key) => {
                     about.environments.insert(environment.clone());
                     about.segments.insert(key.clone());
@@ -229,6 +233,7 @@ impl About {
                 // Where it was judged, which the grounds say.
                 ObjectId::Request(_)
                 | ObjectId::Review(_)
+                | ObjectId::Webhook(_)
                 | ObjectId::Principal(_)
                 | ObjectId::RoleBinding(_)
                 | ObjectId::Token(_)

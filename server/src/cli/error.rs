@@ -19,6 +19,7 @@ use serde_json::Value;
 /// | 7 | somebody else changed the same thing in between |
 /// | 8 | the store or the file is damaged |
 /// | 9 | the server cannot do it now (disk full, read-only, overloaded); try again |
+/// | 10 | a rollback drill did not pass, and was recorded so |
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The server answered with a problem document.
@@ -42,6 +43,14 @@ pub enum CliError {
     /// What was given on the command line, or in a file it names, is wrong.
     #[error("{0}")]
     Usage(String),
+    /// A rollback drill did not pass.
+    #[error("{message}")]
+    DrillFailed {
+        /// All of it, for people.
+        message: String,
+        /// What the drill found.
+        report: Value,
+    },
     /// Configuration files are wrong; every problem has its file and line.
     #[error("{message}")]
     Files {
@@ -123,6 +132,7 @@ impl CliError {
             Self::Files { .. } => 6,
             Self::Stale { .. } => 7,
             Self::Damaged(_) => 8,
+            Self::DrillFailed { .. } => 10,
             Self::BrokenPipe => 0,
             Self::Unexpected(_) => 1,
         })
@@ -133,6 +143,9 @@ impl CliError {
     pub fn document(&self) -> Value {
         match self {
             Self::Problem(problem) if problem.document.is_object() => problem.document.clone(),
+            Self::DrillFailed { report, .. } => {
+                serde_json::json!({ "title": "the drill did not pass", "code": "drillFailed", "reasons": report["reasons"] })
+            }
             Self::Files { message, problems } => super::yaml::problem_document(message, problems),
             Self::Stale { message, entries } => {
                 let title = message.lines().next().unwrap_or_default();

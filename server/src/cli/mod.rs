@@ -8,6 +8,7 @@ mod api;
 mod assignments;
 mod audit;
 mod change;
+mod check;
 mod drift;
 mod environment;
 mod error;
@@ -27,8 +28,10 @@ mod profile;
 mod progress;
 mod promote;
 mod prompt;
+mod replace;
 mod request;
 mod role;
+mod rollback;
 mod segment;
 mod serve;
 mod service_account;
@@ -39,6 +42,7 @@ mod store;
 mod token;
 mod trail;
 mod transfer;
+mod webhook;
 mod yaml;
 
 use std::io::Write;
@@ -52,8 +56,9 @@ use output::Output;
 use profile::ServerOptions;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 unexpected, 2 command line (or drift, of `guidon drift`), 3 server not reached, 4 credential refused, 5 not found, \
-6 invalid request or files, 7 changed in between, 8 store damaged, 9 not now, try again.";
+Exit codes: 0 done, 1 unexpected, 2 command line (or drift, of `guidon drift`), 3 server not reached, \
+4 credential refused, 5 not found, 6 invalid request or files, 7 changed in between, 8 store damaged, 9 not now, try again, \
+10 a rollback drill did not pass.";
 
 /// Feature flags and controlled releases for code that an AI wrote.
 #[derive(Debug, Parser)]
@@ -97,6 +102,8 @@ enum Command {
     SdkKey(environment::SdkKeyCommand),
     /// Make a change that a file describes
     Change(Box<change::ChangeArgs>),
+    /// Roll a flag back; `rollback drill` rehearses it
+    Rollback(Box<rollback::RollbackArgs>),
     /// Compare configuration files with the server and show what applying them would change
     Plan(plan::PlanArgs),
     /// Apply configuration files, or a saved plan, as one change
@@ -148,6 +155,9 @@ enum Command {
     /// Issuers whose identity tokens buy tokens, for CI
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Webhooks: who is told what happens in the project
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
@@ -181,6 +191,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Env(command) => environment::run_env(command, &api()?, output),
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
         Command::Change(args) => change::run(&args, &api()?, output),
+        Command::Rollback(args) => rollback::run(*args, &api()?, output),
         Command::Plan(args) => plan::plan(&args, &api()?, output),
         Command::Apply(args) => plan::apply(&args, &api()?, output),
         Command::Export(args) => export::run(&args, &api()?, output),
@@ -201,6 +212,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Role(command) => role::run(command, &api()?, output),
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
     }
 }

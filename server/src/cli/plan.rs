@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::change::print_outcome;
 use super::error::Problem;
 use super::output::Output;
-use super::show::{short_time, text};
+use super::show::text;
 use super::yaml::Document;
 use super::{Api, CliError, plan_text, prompt, show};
 
@@ -101,6 +101,9 @@ pub fn apply(args: &ApplyArgs, api: &Api, output: &Output) -> Result<(), CliErro
         return Err(CliError::Usage(message.to_owned()));
     }
     let plan = wanted.plan(api)?;
+    if wanted.base.is_some() && plan["since"].is_object() {
+        return Err(overtaken(&plan["since"]));
+    }
     if !output.is_json() {
         plan_text::print(&plan, output)?;
     }
@@ -110,16 +113,6 @@ pub fn apply(args: &ApplyArgs, api: &Api, output: &Output) -> Result<(), CliErro
     }
     if is_empty {
         return Ok(());
-    }
-    if wanted.base.is_some() && plan["since"].is_object() {
-        let since = &plan["since"];
-        let message = format!(
-            "the plan is of revision {}, and these were changed since; nothing was changed{}\n  {}",
-            text(&since["baseRevision"]),
-            entry_lines(&since["entries"]),
-            "Make a new plan, look at it, and apply that."
-        );
-        return Err(CliError::Stale { message, entries: since["entries"].clone() });
     }
     if !args.yes && !prompt::confirm("Apply this?")? {
         return output.line("Nothing was changed.");
@@ -233,29 +226,28 @@ fn saved(path: &Path, api: &Api) -> Result<Wanted, CliError> {
     })
 }
 
+/// A saved plan that others made out of date.
+fn overtaken(since: &Value) -> CliError {
+    let message = format!(
+        "the plan is of revision {}, and these were changed since; nothing was changed{}\n  {}",
+        text(&since["baseRevision"]),
+        plan_text::entries(&since["entries"]),
+        "Make a new plan, look at it, and apply that."
+    );
+    CliError::Stale { message, entries: since["entries"].clone() }
+}
+
 /// A conflict with who won and what to do, for people.
 fn told_who_won(error: CliError) -> CliError {
     match error {
         CliError::Problem(problem) if problem.document["code"] == "staleRevision" => {
             let message = format!(
                 "somebody else changed the same in between; nothing of yours was applied{}\n  {}",
-                entry_lines(&problem.document["entries"]),
+                plan_text::entries(&problem.document["entries"]),
                 "Run `guidon plan` again: what it still shows is not there yet; then apply it."
             );
             CliError::Stale { message, entries: problem.document["entries"].clone() }
         }
         other => other,
     }
-}
-
-fn entry_lines(entries: &Value) -> String {
-    let lines = entries.as_array().into_iter().flatten().map(|entry| {
-        let did: Vec<String> = entry["summary"].as_array().into_iter().flatten().map(text).collect();
-        let did = if did.is_empty() { show::instructions(&entry["instructions"]) } else { did.join("; ") };
-        let (revision, by) = (text(&entry["revision"]), text(&entry["actorId"]));
-        let comment = entry["comment"].as_str().filter(|comment| !comment.is_empty());
-        let comment = comment.map_or_else(String::new, |comment| format!(" ({comment})"));
-        format!("\n    revision {revision}, {}, by {by}: {did}{comment}", short_time(&entry["at"]))
-    });
-    lines.collect()
 }

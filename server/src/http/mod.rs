@@ -7,6 +7,7 @@ pub mod auth;
 pub mod changes;
 pub mod connections;
 mod directory;
+mod drills;
 pub mod environments;
 pub mod exchange;
 pub mod explain;
@@ -39,6 +40,7 @@ pub mod status;
 pub mod strict;
 pub mod tokens;
 pub mod transport;
+pub mod webhooks;
 pub mod write;
 
 use std::net::IpAddr;
@@ -56,9 +58,11 @@ use crate::audit::AuditLog;
 use crate::changes::ChangeService;
 use crate::clock::Clock;
 use crate::config::{Limits, Network};
+use crate::drills::DrillService;
 use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
+use crate::notifications::Notifications;
 use crate::shutdown::Shutdown;
 use crate::state::{Project, World};
 use crate::telemetry::Metrics;
@@ -84,6 +88,10 @@ pub struct ApiParts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<audit::AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
+    /// Rehearses rollbacks.
+    pub drills: Arc<DrillService>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -251,6 +259,7 @@ fn api_routes() -> Router<Api> {
         .route(&in_environment("/sdk-keys/{id}/rotate"), post(sdk_keys::rotate_sdk_key))
         .merge(accounts::routes())
         .merge(audit::routes())
+        .merge(drills::routes())
         .merge(issuers::routes())
         .merge(plans::routes())
         .merge(policies::routes())
@@ -261,4 +270,5 @@ fn api_routes() -> Router<Api> {
         .merge(session::routes())
         .merge(sessions::routes())
         .merge(tokens::routes())
+        .merge(webhooks::routes())
 }

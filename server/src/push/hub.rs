@@ -32,6 +32,7 @@ pub struct Hub {
     channels: DashMap<ChannelKey, Arc<Channel>>,
     admitted: AtomicUsize,
     next_id: AtomicU64,
+    pub(super) next_probe: AtomicU64,
     draining: AtomicBool,
     metrics: PushMetrics,
 }
@@ -101,6 +102,7 @@ impl Hub {
             channels: DashMap::new(),
             admitted: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
+            next_probe: AtomicU64::new(1),
             draining: AtomicBool::new(false),
             metrics: PushMetrics::default(),
         }
@@ -169,13 +171,18 @@ impl Hub {
     #[must_use]
     pub fn connections(&self, project: &str, environment: &str) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
-        for audience in [Audience::Server, Audience::Client] {
-            let key = ChannelKey { project: project.into(), environment: environment.into(), audience };
-            let Some(channel) = self.channels.get(&key).map(|channel| Arc::clone(&channel)) else { continue };
-            all.extend(channel.peers().iter().map(|peer| peer.info(audience)));
+        for channel in self.channels_of(project, environment) {
+            all.extend(channel.peers().iter().map(|peer| peer.info(channel.key.audience)));
         }
         all.sort_by(|a, b| (a.since, &a.instance).cmp(&(b.since, &b.instance)));
         all
+    }
+
+    /// The channels of an environment that somebody followed.
+    pub(super) fn channels_of(&self, project: &str, environment: &str) -> Vec<Arc<Channel>> {
+        let key = |audience| ChannelKey { project: project.into(), environment: environment.into(), audience };
+        let known = [Audience::Server, Audience::Client].map(key);
+        known.iter().filter_map(|key| self.channels.get(key).map(|channel| Arc::clone(&channel))).collect()
     }
 
     /// The snapshot of a channel: its revision number, and the JSON that connections are sent, sharing its memory. `None` if
@@ -296,6 +303,18 @@ pub(crate) struct Registration {
     pub(crate) peer: Arc<Peer>,
     id: u64,
     connections: Gauge,
+}
+
+impl Registration {
+    /// Numbers of the probes after `number` that this connection is to answer.
+    pub(crate) fn probes_after(&self, number: u64) -> Vec<u64> {
+        self.channel.probes_after(number, self.id)
+    }
+
+    /// Notes that the connection answered a probe.
+    pub(crate) fn answered(&self, number: u64) {
+        self.channel.answered(number, self.id);
+    }
 }
 
 impl Drop for Registration {

@@ -10,6 +10,7 @@ mod hub;
 mod limits;
 mod metrics;
 mod patch;
+mod probe;
 #[cfg(test)]
 mod sample;
 
