@@ -1,6 +1,7 @@
 //! The API by route, on a real server.
 
 mod access;
+mod as_code;
 mod backup;
 mod changes;
 mod command_line;
