@@ -4,6 +4,7 @@
 
 mod account;
 mod agent;
+mod anomaly;
 mod api;
 mod assignments;
 mod audit;
@@ -135,6 +136,9 @@ enum Command {
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Anomaly detection: score it on labelled series
+    #[command(subcommand)]
+    Anomaly(anomaly::AnomalyCommand),
 }
 
 /// Runs the command line of this process.
@@ -181,6 +185,7 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
+        Command::Anomaly(command) => anomaly::run(command, output),
     }
 }
 
