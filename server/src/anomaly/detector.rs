@@ -72,7 +72,7 @@ impl Sensitivity {
     /// Surprise needed at sensitivity 0.
     const MOST_SURPRISE: f64 = 5.0;
     /// By how much sensitivity 1 lowers it.
-    const RANGE: f64 = 3.0;
+    const RANGE: f64 = 4.0;
 
     /// What is outside of 0 to 1 becomes the nearer end, no number 0.5.
     #[must_use]
