@@ -1,5 +1,6 @@
 //! The Guidon server: flags, segments and releases on an embedded journal, pushed to SDKs over websockets.
 
+pub mod anomaly;
 pub mod app;
 pub mod assignments;
 pub mod audit;

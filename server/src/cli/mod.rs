@@ -4,6 +4,7 @@
 
 mod account;
 mod agent;
+mod anomaly;
 mod api;
 mod assignments;
 mod audit;
@@ -176,6 +177,9 @@ enum Command {
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Anomaly detection: score it on labelled series
+    #[command(subcommand)]
+    Anomaly(anomaly::AnomalyCommand),
 }
 
 /// Runs the command line of this process.
@@ -237,6 +241,7 @@ fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> 
         Command::Instances(args) => instances::run(&args, &api()?, output),
         Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
+        Command::Anomaly(command) => anomaly::run(command, output),
     }
 }
 
