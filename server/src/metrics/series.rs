@@ -203,7 +203,8 @@ mod tests {
     use proptest::prelude::*;
 
     fn row(second: u64, count: u64) -> Row {
-        Row { second, arm: Arm::Treatment, instance: InstanceId(1), tally: Tally { count, ..Tally::default() } }
+        let tally = Tally { count, ..Tally::default() };
+        Row { second, arm: Arm::Treatment, instance: InstanceId(1), tally, first_seen: vec![], first_failing: vec![] }
     }
 
     fn read(series: &mut Series, now: u64) -> Vec<(u64, u64)> {

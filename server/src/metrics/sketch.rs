@@ -128,8 +128,9 @@ impl Sketch {
         if other.indexes.is_empty() {
             return;
         }
-        // Rows of one second mostly share their buckets with what is there: then nothing moves.
-        if self.merge_in_place(other) {
+        // A row of few values into a long window: look its buckets up. Otherwise both are walked once.
+        if other.indexes.len() * 8 <= self.indexes.len() {
+            other.buckets().for_each(|(index, count)| self.add(index, count));
             return;
         }
         let room = self.indexes.len() + other.indexes.len();
@@ -160,24 +161,6 @@ impl Sketch {
         }
         drop(mine);
         *self = merged;
-    }
-
-    /// Adds `other` if all its buckets are here already; says whether it was.
-    fn merge_in_place(&mut self, other: &Self) -> bool {
-        if other.indexes.len() > self.indexes.len() {
-            return false;
-        }
-        let mut mine = self.indexes.iter();
-        if !other.indexes.iter().all(|index| mine.any(|held| held == index)) {
-            return false;
-        }
-        let mut held = self.indexes.iter().zip(self.counts.iter_mut());
-        for (index, count) in other.buckets() {
-            if let Some((_, sum)) = held.find(|(held, _)| **held == index) {
-                *sum = sum.saturating_add(count);
-            }
-        }
-        true
     }
 
     /// Takes out values that were merged before: exact, since counts are integers. Buckets that become empty go.

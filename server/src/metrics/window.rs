@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::firsts::Firsts;
 use super::sketch::Sketch;
 
 /// Which path a unit was assigned to. What was delivered does not matter here: a fallback counts as a failure of the
@@ -88,7 +89,8 @@ impl Moments {
 /// What was counted: of one row, or of many merged.
 ///
 /// A *unit* is what the flag is bucketed by, as a rule a person. Per-unit numbers exist so that one heavy user is one user.
-/// An instance remembers units in bounded memory; a unit served by several instances counts once in each.
+/// `new_units` and `new_failing_units` are numbers of the whole release: whoever receives rows fills them in with
+/// [`super::firsts`] from [`Row::first_seen`] and [`Row::first_failing`].
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tally {
@@ -100,9 +102,11 @@ pub struct Tally {
     pub units: u64,
     /// Distinct units that failed in this second.
     pub failing_units: u64,
-    /// Units the instance saw for the first time in this step of the release.
+    /// Those of `units` that the instance has not seen fail before this second, in this release.
+    pub units_at_risk: u64,
+    /// Units that are served for the first time in this step of the release.
     pub new_units: u64,
-    /// Units the instance saw fail for the first time in this step of the release.
+    /// Units that fail for the first time in this release.
     pub new_failing_units: u64,
     /// Latency of every request.
     pub latency: Sketch,
@@ -133,16 +137,25 @@ impl Tally {
         self.values.subtract(&other.values);
     }
 
-    fn counts(&self) -> [u64; 6] {
-        [self.count, self.errors, self.units, self.failing_units, self.new_units, self.new_failing_units]
+    fn counts(&self) -> [u64; 7] {
+        [
+            self.count,
+            self.errors,
+            self.units,
+            self.failing_units,
+            self.units_at_risk,
+            self.new_units,
+            self.new_failing_units,
+        ]
     }
 
-    fn counts_mut(&mut self) -> [&mut u64; 6] {
+    fn counts_mut(&mut self) -> [&mut u64; 7] {
         [
             &mut self.count,
             &mut self.errors,
             &mut self.units,
             &mut self.failing_units,
+            &mut self.units_at_risk,
             &mut self.new_units,
             &mut self.new_failing_units,
         ]
@@ -157,7 +170,9 @@ impl Tally {
             ("failingUnits", self.failing_units, "units", self.units),
             ("failingUnits", self.failing_units, "errors", self.errors),
             ("newUnits", self.new_units, "units", self.units),
+            ("unitsAtRisk", self.units_at_risk, "units", self.units),
             ("newFailingUnits", self.new_failing_units, "failingUnits", self.failing_units),
+            ("newFailingUnits", self.new_failing_units, "unitsAtRisk", self.units_at_risk),
             ("latency", self.latency.count(), "count", self.count),
             ("unitLatency", self.unit_latency.count(), "units", self.units),
         ]
@@ -228,6 +243,28 @@ pub struct Row {
     pub instance: InstanceId,
     /// The numbers.
     pub tally: Tally,
+    /// Keyed hashes of units the instance met for the first time in this step; at most [`MAX_FIRSTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_seen: Vec<u64>,
+    /// Keyed hashes of units the instance saw fail for the first time in this release; at most [`MAX_FIRSTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_failing: Vec<u64>,
+}
+
+/// The most hashes of each kind that a row carries (4 kB). An instance that has more sends the first and treats the others as
+/// not met yet.
+pub const MAX_FIRSTS: usize = 512;
+
+impl Row {
+    /// Fills in `new_units` and `new_failing_units` by asking the release's memory of units, and lets the hashes go. Each
+    /// row passes once: a duplicate is dropped before.
+    pub fn count_firsts(&mut self, seen: &mut Firsts, failing: &mut Firsts) {
+        let new = |hashes: Vec<u64>, memory: &mut Firsts| {
+            hashes.into_iter().take(MAX_FIRSTS).filter(|&hash| memory.insert(hash)).count() as u64
+        };
+        self.tally.new_units = new(std::mem::take(&mut self.first_seen), seen);
+        self.tally.new_failing_units = new(std::mem::take(&mut self.first_failing), failing);
+    }
 }
 
 #[cfg(test)]
@@ -278,8 +315,28 @@ mod tests {
     }
 
     #[test]
+    fn a_unit_that_two_instances_see_fail_counts_once() {
+        use super::super::firsts::WhenFull;
+        let (mut seen, mut failing) = (Firsts::new(12, WhenFull::Freeze), Firsts::new(12, WhenFull::Rotate));
+        let row = |instance, first_failing: &[u64]| Row {
+            second: 1,
+            arm: Arm::Treatment,
+            instance: InstanceId(instance),
+            tally: Tally { new_failing_units: 99, ..Tally::default() },
+            first_seen: vec![1 << 40, 2 << 40, 3 << 40],
+            first_failing: first_failing.to_vec(),
+        };
+        let (mut one, mut two) = (row(1, &[1 << 40]), row(2, &[1 << 40, 2 << 40]));
+        one.count_firsts(&mut seen, &mut failing);
+        two.count_firsts(&mut seen, &mut failing);
+        assert_eq!((one.tally.new_units, one.tally.new_failing_units), (3, 1));
+        assert_eq!((two.tally.new_units, two.tally.new_failing_units), (0, 1));
+        assert!(two.first_seen.is_empty() && two.first_failing.is_empty());
+    }
+
+    #[test]
     fn a_contradiction_is_named() {
-        let mut tally = Tally { count: 3, errors: 2, units: 2, failing_units: 1, ..Tally::default() };
+        let mut tally = Tally { count: 3, errors: 2, units: 2, failing_units: 1, units_at_risk: 2, ..Tally::default() };
         assert_eq!(tally.contradiction(), None);
         tally.new_failing_units = 2;
         assert_eq!(tally.contradiction(), Some(("newFailingUnits", "failingUnits")));

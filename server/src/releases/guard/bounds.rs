@@ -113,6 +113,7 @@ mod tests {
     }
 
     #[test]
+    #[allow(clippy::print_stdout, reason = "says plainly that it was not run")]
     fn the_bound_is_that_of_the_reference_package() {
         let Some(folder) = std::env::var_os("GUIDON_CONFORMANCE") else {
             println!("GUIDON_CONFORMANCE is not set: the bounds were not compared with the reference package");

@@ -250,9 +250,9 @@ impl Test {
                 let (treatment, control) = (&pair.treatment, &pair.control);
                 let split = if per_unit {
                     Split {
-                        treatment: treatment.units,
+                        treatment: treatment.units_at_risk,
                         treatment_failing: treatment.new_failing_units,
-                        control: control.units,
+                        control: control.units_at_risk,
                         control_failing: control.new_failing_units,
                     }
                 } else {

@@ -27,6 +27,7 @@ fn tally(count: u64, errors: u64, micros: f64) -> Tally {
         errors,
         units: count,
         failing_units: errors,
+        units_at_risk: count,
         new_units: count,
         new_failing_units: errors,
         ..Tally::default()
@@ -49,7 +50,14 @@ fn run(guard: &mut Guard, seconds: u64, treatment: &Tally, control: &Tally) -> D
     let mut last = None;
     for second in 0..seconds {
         for (arm, tally) in [(Arm::Treatment, treatment), (Arm::Control, control)] {
-            let row = Row { second, arm, instance: InstanceId(1), tally: tally.clone() };
+            let row = Row {
+                second,
+                arm,
+                instance: InstanceId(1),
+                tally: tally.clone(),
+                first_seen: vec![],
+                first_failing: vec![],
+            };
             series.add(&row, second);
         }
         assert_eq!(series.advance(second + 1), Some(second));

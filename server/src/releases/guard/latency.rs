@@ -161,3 +161,57 @@ impl LatencyTest {
         self.best * self.config.alpha >= 1.0
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::MadeUp;
+    use super::*;
+
+    fn config(tolerance: f64) -> LatencyConfig {
+        LatencyConfig { alpha: 0.01, quantiles: vec![0.5, 0.95], tolerance, cluster: 1.0, per_unit: true }
+    }
+
+    /// The second in which a treatment slower by `factor` is found; both arms grow slower together by `drift` a second.
+    fn found(random: &mut MadeUp, tolerance: f64, factor: f64, drift: f64, seconds: u64) -> Option<u64> {
+        let mut test = LatencyTest::new(config(tolerance));
+        (0..seconds).find(|&second| {
+            let mut pair = Pair::default();
+            let base = 1e4 * (1.0 + drift * second as f64);
+            // A tail without a variance: a Pareto of index 1.5.
+            (0..10).for_each(|_| pair.treatment.unit_latency.record(factor * base * random.unit().powf(-1.0 / 1.5)));
+            (0..90).for_each(|_| pair.control.unit_latency.record(base * random.unit().powf(-1.0 / 1.5)));
+            test.observe(&pair);
+            test.crossed()
+        })
+    }
+
+    #[test]
+    fn slower_is_found_and_equal_is_not() {
+        let mut random = MadeUp::new(3);
+        let alarms = (0..100).filter(|_| found(&mut random, 0.0, 1.0, 0.002, 600).is_some()).count();
+        assert!(alarms <= 5, "alpha is 1 %: more than 5 of 100 has a chance below 1 in 1,000, not {alarms}");
+        let mut delays: Vec<u64> = (0..40).map(|_| found(&mut random, 0.0, 2.0, 0.0, 600).unwrap()).collect();
+        delays.sort_unstable();
+        assert!(delays[20] <= 8, "{delays:?}");
+    }
+
+    #[test]
+    fn what_is_tolerated_is_not_found() {
+        let mut random = MadeUp::new(4);
+        let alarms = (0..50).filter(|_| found(&mut random, 0.10, 1.08, 0.0, 600).is_some()).count();
+        assert!(alarms <= 4, "{alarms}");
+        assert!(found(&mut random, 0.10, 1.6, 0.0, 600).is_some());
+        assert_eq!((LatencyTest::new(config(0.0)).slack(), LatencyTest::new(config(0.05)).slack()), (0, 2));
+    }
+
+    #[test]
+    fn nothing_is_said_before_there_is_a_threshold() {
+        let mut test = LatencyTest::new(config(0.0));
+        let mut pair = Pair::default();
+        pair.treatment.unit_latency.record(1e6);
+        pair.control.unit_latency.record(1.0);
+        (0..9).for_each(|_| test.observe(&pair));
+        assert!((test.value() - 1.0).abs() < 1e-12 && !test.crossed());
+        assert!((LatencyTest::new(LatencyConfig { quantiles: vec![7.0], ..config(0.0) }).value() - 1.0).abs() < 1e-12);
+    }
+}

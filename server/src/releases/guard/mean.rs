@@ -193,3 +193,73 @@ impl MeanTest {
         self.crossed
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::MadeUp;
+    use super::*;
+
+    fn config(worse: Worse) -> MeanConfig {
+        MeanConfig { alpha: 0.01, worse, tolerance: 0.0, cluster: 1.0 }
+    }
+
+    /// A treatment whose log-normal values (skewed, variance 4.7 times the squared mean's) are `factor` times the control's,
+    /// while both drift up and down together.
+    fn watched(random: &mut MadeUp, worse: Worse, factor: f64, seconds: u64) -> (Option<u64>, MeanTest) {
+        let mut test = MeanTest::new(config(worse));
+        let at = (0..seconds).find(|&second| {
+            let mut pair = Pair::default();
+            let base = 50.0 * (1.0 + 0.5 * (second as f64 / 100.0).sin());
+            (0..10).for_each(|_| pair.treatment.values.record(factor * base * random.normal().exp()));
+            (0..90).for_each(|_| pair.control.values.record(base * random.normal().exp()));
+            test.observe(&pair);
+            test.crossed()
+        });
+        (at, test)
+    }
+
+    #[test]
+    fn a_worse_mean_is_found_and_an_equal_one_is_not() {
+        let mut random = MadeUp::new(5);
+        let alarms = (0..100).filter(|_| watched(&mut random, Worse::Higher, 1.0, 900).0.is_some()).count();
+        assert!(alarms <= 5, "alpha is 1 %: {alarms} of 100");
+        let alarms = (0..100).filter(|_| watched(&mut random, Worse::Lower, 1.0, 900).0.is_some()).count();
+        assert!(alarms <= 5, "alpha is 1 %: {alarms} of 100");
+        let mut delays: Vec<u64> = (0..40).map(|_| watched(&mut random, Worse::Higher, 2.0, 900).0.unwrap()).collect();
+        delays.sort_unstable();
+        assert!(delays[20] <= 30, "{delays:?}");
+        assert!(watched(&mut random, Worse::Lower, 0.5, 900).0.is_some());
+        assert_eq!(watched(&mut random, Worse::Lower, 2.0, 300).0, None, "more is better here");
+    }
+
+    #[test]
+    fn the_interval_holds_the_truth_at_all_times() {
+        let mut random = MadeUp::new(6);
+        let missed = (0..100)
+            .filter(|_| {
+                let mut test = MeanTest::new(config(Worse::Higher));
+                (0..400).any(|_| {
+                    let mut pair = Pair::default();
+                    (0..15).for_each(|_| pair.treatment.values.record(12.0 + random.normal()));
+                    (0..60).for_each(|_| pair.control.values.record(10.0 + random.normal()));
+                    test.observe(&pair);
+                    test.estimate().is_some_and(|estimate| estimate.low > 2.0 || estimate.high < 2.0)
+                })
+            })
+            .count();
+        assert!(missed <= 5, "level 99 %: {missed} of 100");
+        let (_, test) = watched(&mut random, Worse::Higher, 1.0, 300);
+        let estimate = test.estimate().unwrap();
+        assert!(estimate.high - estimate.low < 60.0, "{estimate:?}");
+    }
+
+    #[test]
+    fn values_without_variance_are_survived() {
+        let mut test = MeanTest::new(config(Worse::Higher));
+        let mut pair = Pair::default();
+        (0..200).for_each(|_| pair.treatment.values.record(1.0));
+        (0..200).for_each(|_| pair.control.values.record(1.0));
+        (0..50).for_each(|_| test.observe(&pair));
+        assert!(!test.crossed() && test.value().is_finite());
+    }
+}

@@ -9,6 +9,8 @@
 pub mod bounds;
 pub mod decide;
 pub mod latency;
+#[cfg(test)]
+mod made_up;
 pub mod mean;
 pub mod plan;
 pub mod ratio;

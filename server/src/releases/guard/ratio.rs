@@ -93,3 +93,52 @@ impl RatioTest {
         (self.treatment, self.control)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::made_up::MadeUp;
+    use super::*;
+
+    const CONFIG: RatioConfig = RatioConfig { alpha: 0.01, cluster: 1.0 };
+
+    fn found(random: &mut MadeUp, given: f64, true_share: f64, seconds: u64) -> Option<u64> {
+        let mut test = RatioTest::new(CONFIG, given);
+        (0..seconds).find(|_| {
+            let treatment = random.hits(50, true_share);
+            test.observe(treatment, 50 - treatment);
+            test.crossed()
+        })
+    }
+
+    #[test]
+    fn a_mismatch_is_found_both_ways_and_a_match_is_not() {
+        let mut random = MadeUp::new(8);
+        for share in [0.01, 0.1, 0.5] {
+            let alarms = (0..100).filter(|_| found(&mut random, share, share, 500).is_some()).count();
+            assert!(alarms <= 5, "share {share}: {alarms} of 100");
+        }
+        assert!(found(&mut random, 0.1, 0.13, 500).is_some());
+        assert!(found(&mut random, 0.5, 0.46, 500).is_some());
+    }
+
+    #[test]
+    fn the_evidence_is_that_of_the_closed_form() {
+        // Beta(250, 250) prior, 60 of 100: the beta-binomial chance over the binomial one.
+        let mut test = RatioTest::new(CONFIG, 0.5);
+        test.observe(20, 20);
+        test.observe(40, 20);
+        let direct = ln_beta(250.0 + 60.0, 250.0 + 40.0) - ln_beta(250.0, 250.0) + 100.0 * 2.0_f64.ln();
+        assert!((test.value().ln() - direct).abs() < 1e-9);
+        assert_eq!(test.units(), (60, 40));
+    }
+
+    #[test]
+    fn a_step_has_its_own_share_and_keeps_the_evidence() {
+        let mut test = RatioTest::new(CONFIG, 0.1);
+        test.observe(500, 500);
+        let before = test.value();
+        test.begin_step(1.0);
+        test.observe(100, 0);
+        assert!(test.crossed() && (test.value() - before).abs() < 1e-6);
+    }
+}

@@ -2,23 +2,10 @@
 
 use proptest::prelude::*;
 
+use super::super::made_up::MadeUp;
 use super::*;
 
 const EXACT: SplitConfig = SplitConfig { alpha: 0.01, tolerance: 1.0, cluster: 1.0 };
-
-/// A generator for the miniatures; seeds are in the tests.
-struct Lcg(u64);
-
-impl Lcg {
-    fn unit(&mut self) -> f64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 11) as f64 / (1_u64 << 53) as f64
-    }
-
-    fn hits(&mut self, of: u64, p: f64) -> u64 {
-        (0..of).filter(|_| self.unit() < p).count() as u64
-    }
-}
 
 fn after(config: SplitConfig, split: Split) -> SplitTest {
     let mut test = SplitTest::new(config, RATE_EFFECTS);
@@ -118,7 +105,7 @@ fn seconds_that_tell_nothing_change_nothing() {
 fn trials(runs: u64, seconds: usize, rate: f64, base: f64) -> (usize, usize) {
     let mut delays: Vec<usize> = (0..runs)
         .filter_map(|seed| {
-            let (mut random, mut test) = (Lcg(seed * 77 + 5), SplitTest::new(EXACT, RATE_EFFECTS));
+            let (mut random, mut test) = (MadeUp::new(seed), SplitTest::new(EXACT, RATE_EFFECTS));
             (1..=seconds).find(|_| {
                 let (treatment, control) = (10, 90);
                 let split = Split {
