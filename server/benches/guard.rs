@@ -3,7 +3,7 @@
 //!
 //! Parts: `plain` (the setting of textbooks), `power` and `healthy` (a day as it is, see `world.rs`), `cost`; without one, all of
 //! them in a small size. The full size is `healthy 2000`, `power 200`, `plain 1000`. Seeds are 1000 and up, one for each run.
-#![allow(clippy::print_stdout, reason = "a benchmark prints its tables")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a benchmark prints its tables")]
 
 #[path = "guard/cost.rs"]
 mod cost;

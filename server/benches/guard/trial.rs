@@ -1,5 +1,7 @@
 //! One release in a made-up world, watched by the guard and by its rivals.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use guidon_server::metrics::{Arm, InstanceId, Row, Series, SeriesLimits};
 use guidon_server::releases::guard::thresholds::Measure;
 use guidon_server::releases::guard::{Action, Comparison, Guard, GuardPlan, Guardrail, Reason};
@@ -66,7 +68,8 @@ pub fn plan(guardrails: Vec<Guardrail>) -> GuardPlan {
 }
 
 pub fn run(setting: &Setting, crowd: &Crowd, seed: u64) -> Outcome {
-    let mut world = World::new(setting.kind, crowd, setting.requests_per_second, seed);
+    let mut world =
+        World::new(setting.kind, matches!(setting.on, On::Latency), crowd, setting.requests_per_second, seed);
     let first = setting.steps.first().map_or(0.0, |step| step.1);
     let mut guard = Guard::new(&setting.plan, first).expect("the plan is sound");
     let mut series = Series::new(SeriesLimits { seconds: 3, lateness: 0 }, 0);
@@ -136,15 +139,29 @@ fn rivals(outcome: &mut Outcome, rival: &Rival, setting: &Setting, elapsed: u64,
     }
 }
 
+/// Says now and then how far it is: the full size takes a while.
+fn progress(calls: bool, done: &AtomicU64, called: &AtomicU64) {
+    let called = called.fetch_add(u64::from(calls), Ordering::Relaxed) + u64::from(calls);
+    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+    if done.is_multiple_of(100) {
+        eprintln!("  {done} runs, the guard called in {called}");
+    }
+}
+
 /// Runs seeds `0..runs` on `threads` threads, in the order of seeds.
 pub fn many(setting: &Setting, crowd: &Crowd, runs: u64, threads: u64) -> Vec<Outcome> {
+    let (done, called) = (&AtomicU64::new(0), &AtomicU64::new(0));
     let parts: Vec<Vec<(u64, Outcome)>> = std::thread::scope(|scope| {
         let workers: Vec<_> = (0..threads)
             .map(|worker| {
                 scope.spawn(move || {
                     (worker..runs)
                         .step_by(threads as usize)
-                        .map(|seed| (seed, run(setting, crowd, 1_000 + seed)))
+                        .map(|seed| {
+                            let outcome = run(setting, crowd, 1_000 + seed);
+                            progress(outcome.guard.is_some(), done, called);
+                            (seed, outcome)
+                        })
                         .collect()
                 })
             })
