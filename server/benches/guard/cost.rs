@@ -3,8 +3,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
+use guidon_server::metrics::sketch::bucket;
 use guidon_server::metrics::{
-    Arm, Firsts, InstanceId, Intake, IntakeLimits, Receipt, Row, Series, SeriesLimits, Tally, WhenFull,
+    Arm, InstanceId, Intake, IntakeLimits, Receipt, Row, Series, SeriesLimits, Tally, UnitMemory,
 };
 use guidon_server::releases::guard::Guard;
 use guidon_server::releases::guard::thresholds::Limit;
@@ -36,17 +37,18 @@ pub fn print() {
 /// One arm's row of a second with `requests` requests.
 fn row(random: &mut Random, second: u64, arm: Arm, instance: u64, requests: u64) -> Row {
     let mut tally = Tally { count: requests, units: requests, units_at_risk: requests, ..Tally::default() };
+    let mut first_latency = Vec::new();
     for _ in 0..requests {
         let micros = (10.8 + 0.5 * random.normal()).exp();
         tally.latency.record(micros);
-        tally.unit_latency.record(micros);
+        first_latency.extend(bucket(micros).map(|bucket| (random.bits(), bucket)));
         tally.values.record(micros / 1_000.0);
     }
     let failing = (0..requests).filter(|_| random.chance(0.01)).count();
     (tally.errors, tally.failing_units) = (failing as u64, failing as u64);
     let first_seen = (0..requests.min(5)).map(|_| random.bits()).collect();
     let first_failing = (0..failing).map(|_| random.bits()).collect();
-    Row { second, arm, instance: InstanceId(instance), tally, first_seen, first_failing }
+    Row { second, arm, instance: InstanceId(instance), tally, first_seen, first_failing, first_latency }
 }
 
 /// Milliseconds that this thread has computed for: a crowded machine does not lengthen them. Where the system does not tell,
@@ -75,10 +77,9 @@ fn decisions(requests: u64) -> ((f64, f64), usize) {
     let deal: Vec<(Row, Row)> = (0..8)
         .map(|_| {
             let (few, many) = (requests / 10, requests * 9 / 10);
-            let mut firsts = [Firsts::new(16, WhenFull::Freeze), Firsts::new(16, WhenFull::Rotate)];
-            let [seen, failing] = &mut firsts;
+            let mut memory = UnitMemory::default();
             let mut rows = [(Arm::Treatment, few), (Arm::Control, many)].map(|(arm, n)| row(&mut random, 0, arm, 0, n));
-            rows.iter_mut().for_each(|row| row.count_firsts(seen, failing));
+            rows.iter_mut().for_each(|row| row.count_firsts(&mut memory));
             let [treatment, control] = rows;
             (treatment, control)
         })
@@ -126,14 +127,14 @@ fn merging() -> ((f64, f64), usize) {
         .collect();
     let count = rows.iter().map(Vec::len).sum();
     let mut series: Vec<Series> = (0..FLAGS).map(|_| Series::new(SeriesLimits::default(), 0)).collect();
-    let mut memory: Vec<[Firsts; 2]> =
-        (0..FLAGS).map(|_| [Firsts::new(18, WhenFull::Freeze), Firsts::new(16, WhenFull::Rotate)]).collect();
+    let mut memory = vec![UnitMemory::default(); FLAGS];
     let mut intake = Intake::new(IntakeLimits { warm_up_seconds: 0, ..IntakeLimits::default() });
     let (start, mut times) = (Instant::now(), Vec::new());
     for second in 0..SECONDS {
         for row in rows.iter_mut().flatten() {
             row.second = second;
             row.first_seen = vec![random.bits()];
+            row.first_latency = vec![(random.bits(), 500)];
             row.first_failing = if random.chance(0.1) { vec![random.bits()] } else { Vec::new() };
         }
         let before = now_ms(start);
@@ -143,8 +144,7 @@ fn merging() -> ((f64, f64), usize) {
             }
             for (at, row) in batch.iter_mut().enumerate() {
                 let flag = at / 2;
-                let [seen, failing] = &mut memory[flag];
-                row.count_firsts(seen, failing);
+                row.count_firsts(&mut memory[flag]);
                 series[flag].add(row, second);
             }
         }

@@ -5,7 +5,8 @@
 //! fails and is slow for everybody on it, load and base rates that drift over the day, and Pareto tails.
 
 use guidon_server::metrics::sketch::{BUCKETS, LN_GAMMA};
-use guidon_server::metrics::{Firsts, Pair, Tally, WhenFull};
+use guidon_server::metrics::window::UNIT_PERIOD_SECONDS;
+use guidon_server::metrics::{Pair, Tally, UnitMemory};
 
 use crate::random::Random;
 
@@ -79,7 +80,8 @@ struct Memory {
     seen: u8,
     failed: u8,
     second: [u16; INSTANCES],
-    minute: [u16; INSTANCES],
+    /// The period in which a latency of the user was last taken, over all instances, as the server sees to it.
+    period: u16,
 }
 
 struct Person {
@@ -97,8 +99,7 @@ pub struct World<'a> {
     people: Vec<Person>,
     memory: Vec<Memory>,
     /// What the server remembers over all instances.
-    seen: Firsts,
-    failing: Firsts,
+    units: UnitMemory,
     requests_per_second: f64,
     phase: f64,
     load: f64,
@@ -125,8 +126,7 @@ impl<'a> World<'a> {
             crowd,
             people,
             memory: vec![Memory::default(); USERS],
-            seen: Firsts::new(18, WhenFull::Freeze),
-            failing: Firsts::new(16, WhenFull::Rotate),
+            units: UnitMemory::default(),
             requests_per_second,
             phase: random.unit(),
             load: 0.0,
@@ -141,7 +141,7 @@ impl<'a> World<'a> {
     /// A new step: everybody is new again to the sample ratio; who failed is remembered for the whole release.
     pub fn begin_step(&mut self) {
         self.memory.iter_mut().for_each(|memory| memory.seen = 0);
-        self.seen = Firsts::new(18, WhenFull::Freeze);
+        self.units.begin_step();
     }
 
     /// The next second, in which the treatment serves `share` of the people and does `fault` worse.
@@ -194,8 +194,8 @@ impl<'a> World<'a> {
             // What the server does with the hashes in a row.
             if first_seen || first_failing {
                 let hash = Random::new(user as u64).bits();
-                tally.new_units += u64::from(first_seen && self.seen.insert(hash));
-                tally.new_failing_units += u64::from(first_failing && self.failing.insert(hash));
+                tally.new_units += u64::from(first_seen && self.units.first_seen(hash));
+                tally.new_failing_units += u64::from(first_failing && self.units.first_failing(hash));
             }
         }
         pair
@@ -259,7 +259,7 @@ fn new_unit(tally: &mut Tally, failed: bool, log: f64) {
     tally.unit_latency.add(bucket(log), 1);
 }
 
-/// What the SDK of `instance` does: units once a second, one latency a unit and minute. Says whether it met the unit for the
+/// What the SDK of `instance` does, and the server after it: units once a second, one latency a unit and period. Says whether it met the unit for the
 /// first time, and whether it saw it fail for the first time.
 fn remember(
     memory: &mut Memory,
@@ -275,9 +275,9 @@ fn remember(
         tally.units += 1;
         tally.units_at_risk += u64::from(memory.failed & bit == 0);
     }
-    let minute = (second / 60 + 1) as u16;
-    if memory.minute[instance] != minute {
-        memory.minute[instance] = minute;
+    let period = (second / UNIT_PERIOD_SECONDS + 1) as u16;
+    if memory.period != period {
+        memory.period = period;
         tally.unit_latency.add(bucket(log), 1);
     }
     let first_seen = memory.seen & bit == 0;

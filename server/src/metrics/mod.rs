@@ -18,4 +18,4 @@ pub use firsts::{Firsts, WhenFull};
 pub use intake::{Intake, IntakeLimits, Receipt};
 pub use series::{Filing, Series, SeriesLimits};
 pub use sketch::Sketch;
-pub use window::{Arm, InstanceId, Moments, Pair, Row, Tally};
+pub use window::{Arm, InstanceId, Moments, Pair, Row, Tally, UnitMemory};

@@ -204,7 +204,15 @@ mod tests {
 
     fn row(second: u64, count: u64) -> Row {
         let tally = Tally { count, ..Tally::default() };
-        Row { second, arm: Arm::Treatment, instance: InstanceId(1), tally, first_seen: vec![], first_failing: vec![] }
+        Row {
+            second,
+            arm: Arm::Treatment,
+            instance: InstanceId(1),
+            tally,
+            first_seen: vec![],
+            first_failing: vec![],
+            first_latency: vec![],
+        }
     }
 
     fn read(series: &mut Series, now: u64) -> Vec<(u64, u64)> {

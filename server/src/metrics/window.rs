@@ -5,7 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::firsts::Firsts;
+use super::firsts::{Firsts, WhenFull};
 use super::sketch::Sketch;
 
 /// Which path a unit was assigned to. What was delivered does not matter here: a fallback counts as a failure of the
@@ -86,11 +86,15 @@ impl Moments {
     }
 }
 
+/// Seconds in which a unit gives one latency to [`Tally::unit_latency`]. With a minute instead, and each instance by itself,
+/// heavy users that are slow by nature made 3 % of simulated healthy releases look slower.
+pub const UNIT_PERIOD_SECONDS: u64 = 600;
+
 /// What was counted: of one row, or of many merged.
 ///
 /// A *unit* is what the flag is bucketed by, as a rule a person. Per-unit numbers exist so that one heavy user is one user.
-/// `new_units` and `new_failing_units` are numbers of the whole release: whoever receives rows fills them in with
-/// [`super::firsts`] from [`Row::first_seen`] and [`Row::first_failing`].
+/// `new_units`, `new_failing_units` and `unit_latency` are of the whole release and not of an instance: [`Row::count_firsts`]
+/// fills them in.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct Tally {
@@ -110,7 +114,8 @@ pub struct Tally {
     pub new_failing_units: u64,
     /// Latency of every request.
     pub latency: Sketch,
-    /// Latency of one request per unit and minute: of the first, so that it does not depend on the latency itself.
+    /// Latency of one request per unit and [`UNIT_PERIOD_SECONDS`]: of the first, so that which one it is does not depend on
+    /// how long it took. Over all instances, as `new_units`.
     pub unit_latency: Sketch,
     /// Values of a tracked metric.
     pub values: Moments,
@@ -249,21 +254,88 @@ pub struct Row {
     /// Keyed hashes of units the instance saw fail for the first time in this release; at most [`MAX_FIRSTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_failing: Vec<u64>,
+    /// Keyed hashes of units the instance met for the first time in this period of [`UNIT_PERIOD_SECONDS`], each with the
+    /// bucket of that request's latency; at most [`MAX_FIRSTS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub first_latency: Vec<(u64, u16)>,
 }
 
-/// The most hashes of each kind that a row carries (4 kB). An instance that has more sends the first and treats the others as
+/// What a release remembers of units. Memory: 32 kB, 16 kB and 16 kB.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UnitMemory {
+    seen: Firsts,
+    failing: Firsts,
+    timed: Firsts,
+    period: u64,
+}
+
+impl Default for UnitMemory {
+    fn default() -> Self {
+        Self {
+            seen: Firsts::new(SEEN_BITS, WhenFull::Freeze),
+            failing: Firsts::new(FAILING_BITS, WhenFull::Rotate),
+            timed: Firsts::new(FAILING_BITS, WhenFull::Rotate),
+            period: 0,
+        }
+    }
+}
+
+/// Logarithms of the bits of each filter: some 45,000 units a step for the sample ratio, 11,000 to 22,000 for the others.
+const SEEN_BITS: u32 = 18;
+const FAILING_BITS: u32 = 16;
+
+impl UnitMemory {
+    /// A new step begins: everybody is new again to the sample ratio. Who failed is remembered for the whole release.
+    pub fn begin_step(&mut self) {
+        self.seen = Firsts::new(SEEN_BITS, WhenFull::Freeze);
+    }
+
+    /// Whether the unit is served for the first time in this step.
+    pub fn first_seen(&mut self, hash: u64) -> bool {
+        self.seen.insert(hash)
+    }
+
+    /// Whether the unit fails for the first time in this release.
+    pub fn first_failing(&mut self, hash: u64) -> bool {
+        self.failing.insert(hash)
+    }
+
+    /// Whether the unit gives its first latency in the period of `second`.
+    pub fn first_latency(&mut self, hash: u64, second: u64) -> bool {
+        let period = second / UNIT_PERIOD_SECONDS;
+        if period > self.period {
+            self.period = period;
+            self.timed = Firsts::new(FAILING_BITS, WhenFull::Rotate);
+        }
+        self.timed.insert(hash)
+    }
+
+    /// Bytes it takes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        self.seen.bytes() + self.failing.bytes() + self.timed.bytes() + size_of::<u64>()
+    }
+}
+
+/// The most hashes of each kind that a row carries (13 kB in all). An instance that has more sends the first and treats the others as
 /// not met yet.
 pub const MAX_FIRSTS: usize = 512;
 
 impl Row {
-    /// Fills in `new_units` and `new_failing_units` by asking the release's memory of units, and lets the hashes go. Each
-    /// row passes once: a duplicate is dropped before.
-    pub fn count_firsts(&mut self, seen: &mut Firsts, failing: &mut Firsts) {
-        let new = |hashes: Vec<u64>, memory: &mut Firsts| {
-            hashes.into_iter().take(MAX_FIRSTS).filter(|&hash| memory.insert(hash)).count() as u64
-        };
-        self.tally.new_units = new(std::mem::take(&mut self.first_seen), seen);
-        self.tally.new_failing_units = new(std::mem::take(&mut self.first_failing), failing);
+    /// Fills in what only the whole release can know, by asking its memory of units, and lets the hashes go. Each row passes
+    /// once: a duplicate is dropped before.
+    pub fn count_firsts(&mut self, memory: &mut UnitMemory) {
+        let seen = std::mem::take(&mut self.first_seen).into_iter().take(MAX_FIRSTS);
+        self.tally.new_units = seen.filter(|&hash| memory.first_seen(hash)).count() as u64;
+        let failing = std::mem::take(&mut self.first_failing).into_iter().take(MAX_FIRSTS);
+        self.tally.new_failing_units = failing.filter(|&hash| memory.first_failing(hash)).count() as u64;
+        self.tally.unit_latency = Sketch::default();
+        for (hash, bucket) in std::mem::take(&mut self.first_latency).into_iter().take(MAX_FIRSTS) {
+            if memory.first_latency(hash, self.second) {
+                self.tally.unit_latency.add(bucket, 1);
+            }
+        }
     }
 }
 
@@ -316,8 +388,7 @@ mod tests {
 
     #[test]
     fn a_unit_that_two_instances_see_fail_counts_once() {
-        use super::super::firsts::WhenFull;
-        let (mut seen, mut failing) = (Firsts::new(12, WhenFull::Freeze), Firsts::new(12, WhenFull::Rotate));
+        let mut memory = UnitMemory::default();
         let row = |instance, first_failing: &[u64]| Row {
             second: 1,
             arm: Arm::Treatment,
@@ -325,12 +396,15 @@ mod tests {
             tally: Tally { new_failing_units: 99, ..Tally::default() },
             first_seen: vec![1 << 40, 2 << 40, 3 << 40],
             first_failing: first_failing.to_vec(),
+            first_latency: vec![(1 << 40, 500), (instance << 41, 600)],
         };
         let (mut one, mut two) = (row(1, &[1 << 40]), row(2, &[1 << 40, 2 << 40]));
-        one.count_firsts(&mut seen, &mut failing);
-        two.count_firsts(&mut seen, &mut failing);
+        one.count_firsts(&mut memory);
+        two.count_firsts(&mut memory);
         assert_eq!((one.tally.new_units, one.tally.new_failing_units), (3, 1));
         assert_eq!((two.tally.new_units, two.tally.new_failing_units), (0, 1));
+        assert_eq!(one.tally.unit_latency.buckets().collect::<Vec<_>>(), [(500, 1), (600, 1)]);
+        assert_eq!(two.tally.unit_latency.buckets().collect::<Vec<_>>(), [(600, 1)]);
         assert!(two.first_seen.is_empty() && two.first_failing.is_empty());
     }
 

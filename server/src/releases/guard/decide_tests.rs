@@ -57,6 +57,7 @@ fn run(guard: &mut Guard, seconds: u64, treatment: &Tally, control: &Tally) -> D
                 tally: tally.clone(),
                 first_seen: vec![],
                 first_failing: vec![],
+                first_latency: vec![],
             };
             series.add(&row, second);
         }

@@ -8,6 +8,11 @@
 //!
 //! The treatment's threshold is higher by the tolerance: if its latencies, divided by `1 + tolerance`, are no larger than the
 //! control's (in distribution), its share above is no larger either, so the false-alarm bound holds.
+//!
+//! **What is assumed**, beside what [`super::split`] assumes: units that are slow by nature come once. A unit gives one latency
+//! in ten minutes, so over hours it comes again; few units in the treatment (a small share of a small crowd) may then be slower
+//! by chance, by some 2 % in simulations, which is what the tolerance is for: 5 % is a good one. A larger
+//! [`LatencyConfig::cluster`] is the safe choice where units differ more.
 
 use serde::{Deserialize, Serialize};
 
@@ -47,7 +52,7 @@ pub struct LatencyConfig {
     pub tolerance: f64,
     /// As [`SplitConfig::cluster`].
     pub cluster: f64,
-    /// Whether to read one latency per unit and minute (the fair choice if units differ), or that of every request.
+    /// Whether to read one latency per unit and period (the fair choice if units differ), or that of every request.
     pub per_unit: bool,
 }
 
