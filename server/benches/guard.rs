@@ -165,5 +165,5 @@ fn wilson(hits: f64, of: f64) -> (f64, f64) {
     let z2 = 1.96_f64 * 1.96;
     let (share, spread) = (hits / of, 1.0 + z2 / of);
     let half = 1.96 * (share * (1.0 - share) / of + z2 / (4.0 * of * of)).sqrt();
-    ((share + z2 / (2.0 * of) - half) / spread, (share + z2 / (2.0 * of) + half) / spread)
+    (((share + z2 / (2.0 * of) - half) / spread).max(0.0), (share + z2 / (2.0 * of) + half) / spread)
 }

@@ -160,9 +160,6 @@ pub fn many(setting: &Setting, crowd: &Crowd, runs: u64, threads: u64) -> Vec<Ou
                         .step_by(threads as usize)
                         .map(|seed| {
                             let outcome = run(setting, crowd, 1_000 + seed);
-                            if std::env::var_os("DIAG").is_some() && outcome.guard.is_some() {
-                                eprintln!("DIAG seed {seed} {:?} {:?}", outcome.guard, outcome.by);
-                            }
                             progress(outcome.guard.is_some(), done, called);
                             (seed, outcome)
                         })

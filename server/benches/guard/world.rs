@@ -5,7 +5,7 @@
 //! fails and is slow for everybody on it, load and base rates that drift over the day, and Pareto tails.
 
 use guidon_server::metrics::sketch::{BUCKETS, LN_GAMMA};
-use guidon_server::metrics::window::UNIT_PERIOD_SECONDS;
+use guidon_server::metrics::units::UNIT_PERIOD_SECONDS;
 use guidon_server::metrics::{Pair, Tally, UnitMemory};
 
 use crate::random::Random;

@@ -139,7 +139,8 @@ impl Sketch {
         loop {
             let (index, count) = match (mine.peek().copied(), theirs.peek().copied()) {
                 (Some(a), Some(b)) if a.0 == b.0 => {
-                    (mine.next(), theirs.next());
+                    mine.next();
+                    theirs.next();
                     (a.0, a.1.saturating_add(b.1))
                 }
                 (Some(a), Some(b)) if a.0 < b.0 => {

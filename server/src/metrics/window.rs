@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::firsts::{Firsts, WhenFull};
 use super::sketch::Sketch;
+use super::units::UnitMemory;
 
 /// Which path a unit was assigned to. What was delivered does not matter here: a fallback counts as a failure of the
 /// assigned path.
@@ -86,10 +86,6 @@ impl Moments {
     }
 }
 
-/// Seconds in which a unit gives one latency to [`Tally::unit_latency`]. With a minute instead, and each instance by itself,
-/// heavy users that are slow by nature made 3 % of simulated healthy releases look slower.
-pub const UNIT_PERIOD_SECONDS: u64 = 600;
-
 /// What was counted: of one row, or of many merged.
 ///
 /// A *unit* is what the flag is bucketed by, as a rule a person. Per-unit numbers exist so that one heavy user is one user.
@@ -114,7 +110,7 @@ pub struct Tally {
     pub new_failing_units: u64,
     /// Latency of every request.
     pub latency: Sketch,
-    /// Latency of one request per unit and [`UNIT_PERIOD_SECONDS`]: of the first, so that which one it is does not depend on
+    /// Latency of one request per unit and [`super::units::UNIT_PERIOD_SECONDS`]: of the first, so that which one it is does not depend on
     /// how long it took. Over all instances, as `new_units`.
     pub unit_latency: Sketch,
     /// Values of a tracked metric.
@@ -254,68 +250,10 @@ pub struct Row {
     /// Keyed hashes of units the instance saw fail for the first time in this release; at most [`MAX_FIRSTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_failing: Vec<u64>,
-    /// Keyed hashes of units the instance met for the first time in this period of [`UNIT_PERIOD_SECONDS`], each with the
+    /// Keyed hashes of units the instance met for the first time in this period of [`super::units::UNIT_PERIOD_SECONDS`], each with the
     /// bucket of that request's latency; at most [`MAX_FIRSTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_latency: Vec<(u64, u16)>,
-}
-
-/// What a release remembers of units. Memory: 32 kB, 16 kB and 16 kB.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct UnitMemory {
-    seen: Firsts,
-    failing: Firsts,
-    timed: Firsts,
-    period: u64,
-}
-
-impl Default for UnitMemory {
-    fn default() -> Self {
-        Self {
-            seen: Firsts::new(SEEN_BITS, WhenFull::Freeze),
-            failing: Firsts::new(FAILING_BITS, WhenFull::Rotate),
-            timed: Firsts::new(FAILING_BITS, WhenFull::Rotate),
-            period: 0,
-        }
-    }
-}
-
-/// Logarithms of the bits of each filter: some 45,000 units a step for the sample ratio, 11,000 to 22,000 for the others.
-const SEEN_BITS: u32 = 18;
-const FAILING_BITS: u32 = 16;
-
-impl UnitMemory {
-    /// A new step begins: everybody is new again to the sample ratio. Who failed is remembered for the whole release.
-    pub fn begin_step(&mut self) {
-        self.seen = Firsts::new(SEEN_BITS, WhenFull::Freeze);
-    }
-
-    /// Whether the unit is served for the first time in this step.
-    pub fn first_seen(&mut self, hash: u64) -> bool {
-        self.seen.insert(hash)
-    }
-
-    /// Whether the unit fails for the first time in this release.
-    pub fn first_failing(&mut self, hash: u64) -> bool {
-        self.failing.insert(hash)
-    }
-
-    /// Whether the unit gives its first latency in the period of `second`.
-    pub fn first_latency(&mut self, hash: u64, second: u64) -> bool {
-        let period = second / UNIT_PERIOD_SECONDS;
-        if period > self.period {
-            self.period = period;
-            self.timed = Firsts::new(FAILING_BITS, WhenFull::Rotate);
-        }
-        self.timed.insert(hash)
-    }
-
-    /// Bytes it takes.
-    #[must_use]
-    pub fn bytes(&self) -> usize {
-        self.seen.bytes() + self.failing.bytes() + self.timed.bytes() + size_of::<u64>()
-    }
 }
 
 /// The most hashes of each kind that a row carries (13 kB in all). An instance that has more sends the first and treats the others as

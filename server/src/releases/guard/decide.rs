@@ -312,13 +312,10 @@ impl Watch {
         if let (Some(test), Some(comparison)) = (&mut self.test, comparison) {
             test.observe(pair, comparison.per_unit);
         }
-        let reading = self.guardrail.limit.as_ref().and_then(|limit| {
-            let measure = self.guardrail.measure;
-            let kept = series.rolling(limit.window_seconds);
-            Some(match kept {
-                Some(window) => self.limit.judge(limit, measure, window),
-                None => self.limit.judge(limit, measure, &series.window(limit.window_seconds)),
-            })
+        let measure = self.guardrail.measure;
+        let reading = self.guardrail.limit.as_ref().map(|limit| match series.rolling(limit.window_seconds) {
+            Some(window) => self.limit.judge(limit, measure, window),
+            None => self.limit.judge(limit, measure, &series.window(limit.window_seconds)),
         });
         let (action, reason) = self.judge(reading);
         (reason != Reason::Healthy).then(|| Verdict {
