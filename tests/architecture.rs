@@ -48,7 +48,8 @@ const RULES: &[Rule] = &[
     Rule {
         reason: "in a capability folder every file but service.rs is free of async, clock, storage and axum",
         binds: |path| {
-            in_server(path, &["flags/", "segments/", "environments/", "policy/"]) && !path.ends_with("/service.rs")
+            in_server(path, &["flags/", "segments/", "environments/", "policy/", "metrics/", "releases/guard/"])
+                && !path.ends_with("/service.rs")
         },
         forbidden: &[
             "async",
