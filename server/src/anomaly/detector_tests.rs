@@ -87,7 +87,6 @@ fn healthy_series_are_left_alone() {
         days += healthy.len() as f64 / 288.0;
     }
     let rate = alarms as f64 / days;
-    println!("{rate:.3} false alarms a day");
     assert!(rate < 0.7, "{rate} false alarms a day");
 }
 

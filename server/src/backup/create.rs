@@ -68,6 +68,7 @@ pub enum BackupError {
     Manifest(#[from] serde_json::Error),
 }
 
+#[expect(clippy::large_enum_variant, reason = "a handful of them exist, while a backup is made")]
 enum Step {
     Bytes(Vec<u8>),
     Records(Copying),
