@@ -2,10 +2,13 @@
 
 mod access;
 mod as_code;
+mod backup;
 mod changes;
 mod command_line;
+mod configuration;
 mod doors;
 mod drill;
+mod instances;
 mod people;
 mod reading;
 mod requests;
