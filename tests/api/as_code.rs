@@ -8,9 +8,9 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::people::{Person, admin, person};
+use crate::support::ServerProcess;
+use crate::support::people::{PASSWORD, Person, admin, person};
 use crate::support::terminal::Terminal;
-use crate::support::{ServerProcess, TestClient};
 
 /// What the first tests begin with: a flag that an AI and people wrote, a segment, four environments.
 const PROJECT: &[(&str, &str)] = &[
@@ -56,11 +56,12 @@ const PROJECT: &[(&str, &str)] = &[
 /// A server with people, and a folder of files.
 struct Shop {
     _server: ServerProcess,
-    terminal: Terminal,
     folder: tempfile::TempDir,
     developer: Person,
-    approver: Person,
-    manager: Person,
+    developers: Terminal,
+    approvers: [Terminal; 2],
+    managers: Terminal,
+    nobodys: Terminal,
 }
 
 /// What a command printed, and how it ended.
@@ -113,12 +114,18 @@ impl Shop {
     fn open() -> Self {
         let server = ServerProcess::start();
         let admin = admin(&server);
+        let terminal = |person: &Person| {
+            let terminal = Terminal::new(&server.client.url);
+            let variables = [("GUIDON_PASSWORD", PASSWORD), ("GUIDON_CODE", &*person.code())];
+            terminal.json(&["login", &person.name], &variables);
+            terminal
+        };
         let developer = person(&admin, "dora", &["developer"]);
-        let approver = person(&admin, "anna", &["approver"]);
-        let manager = person(&admin, "rene", &["releaseManager"]);
-        let terminal = Terminal::new(&server.client.url);
+        let approvers = ["anna", "ben"].map(|name| terminal(&person(&admin, name, &["approver"])));
+        let managers = terminal(&person(&admin, "rene", &["releaseManager"]));
+        let (developers, nobodys) = (terminal(&developer), Terminal::new(&server.client.url));
         let folder = tempfile::tempdir().expect("a temporary folder");
-        Self { _server: server, terminal, folder, developer, approver, manager }
+        Self { _server: server, folder, developer, developers, approvers, managers, nobodys }
     }
 
     /// As [`Self::open`], with the project applied.
@@ -156,14 +163,9 @@ impl Shop {
         fs::write(path, text.replace(from, to)).expect("a file");
     }
 
-    fn run_as(&self, person: &TestClient, arguments: &[&str]) -> Said {
-        let token = person.credential().expect("a credential");
-        self.terminal.run(arguments, &[("GUIDON_TOKEN", token)]).into()
-    }
-
     /// Runs a command as the developer.
     fn run(&self, arguments: &[&str]) -> Said {
-        self.run_as(&self.developer.client, arguments)
+        self.developers.run(arguments, &[]).into()
     }
 
     /// Approves and applies the change request that a command opened.
@@ -171,10 +173,13 @@ impl Shop {
     fn carry_through(&self, said: &Said) {
         let opened = said.out.lines().find_map(|line| line.strip_prefix("opened change request "));
         let id = opened.and_then(|rest| rest.split(' ').next()).unwrap_or_else(|| panic!("no request in {said:#?}"));
-        if said.out.contains("request approve") {
-            self.run_as(&self.approver.client, &["request", "approve", id, "--yes"]).ends(0);
+        let mut out = said.out.clone();
+        for terminal in &self.approvers {
+            if out.contains("request approve") {
+                out = Said::from(terminal.run(&["request", "approve", id, "--yes"], &[])).ends(0).out;
+            }
         }
-        self.run_as(&self.manager.client, &["request", "apply", id]).ends(0);
+        Said::from(self.managers.run(&["request", "apply", id], &[])).ends(0);
     }
 
     fn flag(&self, key: &str) -> Value {
@@ -333,7 +338,7 @@ fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
     shop.edit("flags/inbox.yaml", "on: true", "on: false");
     shop.run(&["plan", "-f", &files, "-o", saved]).ends(0).prints(&["guidon apply"]);
     // What others do elsewhere is no matter.
-    shop.run(&["flag", "rollout", "engine", "ai=10"]).ends(0);
+    shop.developer.client.create_flag("elsewhere");
     let applied = shop.run(&["apply", saved, "--yes"]);
     applied.ends(0).prints(&["~ development / inbox: "]);
     assert_eq!(shop.flag("inbox")["environments"]["development"]["on"], false);
@@ -342,7 +347,7 @@ fn a_saved_plan_is_applied_as_it_was_or_not_at_all() {
     shop.edit("flags/engine.yaml", "ai: 5000, baseline: 95000", "ai: 10000, baseline: 90000");
     shop.run(&["plan", "-f", &files, "-o", saved]).ends(0);
     let change = json!([{"kind": "updateFlag", "flag": "inbox", "description": "by hand"}]);
-    shop.manager.client.change("development", change).ok();
+    shop.developer.client.change("development", change).ok();
     let refused = shop.run(&["apply", saved, "--yes"]).ends(7);
     refused.complains(&["inbox", "these were changed since", "Make a new plan"]);
     assert_eq!(shop.flag("inbox")["environments"]["development"]["on"], false);
@@ -492,6 +497,6 @@ fn drift_is_found_by_hand_and_put_back() {
     // The wrong way to ask is told from drift by what is printed.
     let wrong = shop.run(&["drift", "--from", "staging"]).ends(2);
     assert_eq!(wrong.out, "");
-    let nobody: Said = shop.terminal.run(&["drift"], &[]).into();
+    let nobody: Said = shop.nobodys.run(&["drift"], &[]).into();
     nobody.ends(4);
 }

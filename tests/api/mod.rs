@@ -1,10 +1,14 @@
 //! The API by route, on a real server.
 
 mod access;
+mod as_code;
+mod backup;
 mod changes;
 mod command_line;
+mod configuration;
 mod doors;
 mod drill;
+mod instances;
 mod people;
 mod reading;
 mod requests;

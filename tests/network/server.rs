@@ -30,6 +30,7 @@ use guidon_server::identity::password::Passwords;
 use guidon_server::identity::sessions::Sessions;
 use guidon_server::identity::sign_in::SignIn;
 use guidon_server::identity::{Identity, Uses};
+use guidon_server::instances::Deployments;
 use guidon_server::journal::{Journal, MemoryJournal};
 use guidon_server::notifications::{
     self, HttpCaller, MemoryRecordStore, Notifications, SystemResolver, WebhookMetrics,
@@ -139,6 +140,7 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         changes: Arc::clone(&changes),
         identity: Arc::clone(&identity),
         uses: Arc::clone(&uses),
+        deployments: Arc::new(Deployments::new(audit.clone(), Arc::clone(&clock))),
         audit: audit.clone(),
         clock: Arc::clone(&clock),
     };

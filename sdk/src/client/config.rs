@@ -17,7 +17,8 @@ use crate::protocol::{Hello, PROTOCOL_VERSION};
 /// Most exposures that may wait to be sent, unless the builder says otherwise.
 pub const DEFAULT_EXPOSURE_QUEUE: usize = 10_000;
 
-/// Longest application name, version, commit, image or instance id, in bytes: what the server takes.
+/// Longest application name, version, commit, image or instance id, in bytes: what the server takes. None of them has control
+/// characters.
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// Sets up a [`Client`]; made by [`Client::builder`]. Every option has a default.
@@ -288,7 +289,8 @@ impl ClientBuilder {
             ("image()", &hello.image),
             ("instance()", &hello.instance),
         ];
-        let wrong = names.into_iter().find(|(_, text)| text.len() > MAX_NAME_BYTES);
+        let is_wrong = |text: &str| text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control);
+        let wrong = names.into_iter().find(|(_, text)| is_wrong(text));
         let wrong = wrong.map(|(name, _)| name).or(hello.instance.is_empty().then_some("instance()"));
         wrong.map_or(Ok(()), |name| Err(ConfigError::Name(name)))
     }

@@ -159,6 +159,7 @@ impl<A, B> std::fmt::Debug for Path<'_, A, B> {
 }
 
 /// What a call does.
+#[expect(clippy::large_enum_variant, reason = "it lives for one call; a box would allocate at each")]
 enum Decision<'a> {
     /// The AI path is tried.
     Try(Attempt<'a>),

@@ -1,6 +1,6 @@
 //! Whether a prepared change may be made: by its author at once, as a change request, or not at all. Pure.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::direction::{Movement, direction};
@@ -45,6 +45,8 @@ pub(crate) struct Judging<'a> {
     pub(crate) reach: &'a BTreeMap<String, Reach>,
     /// Where it moves people, by environment, as far as that was asked for.
     pub(crate) movements: RefCell<BTreeMap<String, Movement>>,
+    /// Whether its way back was rehearsed, once that was asked for.
+    pub(crate) rehearsed: OnceCell<bool>,
 }
 
 /// What is to become of a change.
@@ -164,6 +166,7 @@ pub(crate) fn may_be_looked_at(
                 factor_fresh: true,
                 own: !matches!(place.action, Action::ApproveRequest | Action::ReviewEntry),
                 frozen: false,
+                drill_fresh: true,
                 approvals: 5,
                 approved_plan: author.kind == PrincipalKind::System,
                 ..base.clone()
@@ -332,14 +335,21 @@ impl Judging<'_> {
 
     /// Whether the way back of every flag that the change edits, or that an edit of a segment moves people of, was rehearsed.
     fn is_rehearsed(&self) -> bool {
-        let Some(project) = self.before.projects.get(self.project) else { return false };
+        *self.rehearsed.get_or_init(|| self.was_rehearsed())
+    }
+
+    fn was_rehearsed(&self) -> bool {
+        let states = [self.before, self.after].map(|world| world.projects.get(self.project));
+        let [Some(before), Some(after)] = states else { return false };
         let mut flags: BTreeSet<String> =
             self.instructions.iter().filter_map(Instruction::flag).map(str::to_owned).collect();
         if self.instructions.iter().any(|instruction| instruction.segment().is_some()) {
             let environments = self.touched();
             flags.extend(environments.iter().flat_map(|key| self.movement(key).flags));
         }
-        !flags.is_empty() && flags.iter().all(|flag| is_rehearsed(project, flag, self.now))
+        // What the change makes of a flag must be what was rehearsed too, and not only what it was.
+        let both = |flag: &String| is_rehearsed(before, flag, self.now) && is_rehearsed(after, flag, self.now);
+        !flags.is_empty() && flags.iter().all(both)
     }
 
     /// Whether the request that the change is about is the author's own, or of an AI agent of theirs, or of who owns them.

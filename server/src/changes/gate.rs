@@ -246,6 +246,7 @@ impl ChangeService {
             now: at,
             reach,
             movements: Default::default(),
+            rehearsed: Default::default(),
         };
         let request = change.request.as_ref().and_then(|id| head.world.projects.get(&change.project)?.requests.get(id));
         let verdict = match (request, &change.proposal) {

@@ -242,6 +242,10 @@ impl ChangeService {
                 prepared.world
             }
         };
+        if prepared.entry.objects.is_empty() {
+            reasons
+                .push(format!("going back to revision {to_revision} would change nothing: that rehearses no way back"));
+        }
         let known = |world: &World| world.project(project).cloned().unwrap_or_default();
         let (old, new) = (known(&before), known(&after));
         let then = past.worlds.get(&to_revision).and_then(|world| world.project(project));

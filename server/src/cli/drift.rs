@@ -14,7 +14,7 @@ use super::{Api, CliError, plan_text};
 #[derive(Debug, Args)]
 pub struct DriftArgs {
     /// Compare the configuration files of this folder with the server, in place of the tiers with each other
-    #[arg(long, short, value_name = "DIR", conflicts_with_all = ["from", "to", "ignore"])]
+    #[arg(long, short, value_name = "DIR", conflicts_with_all = ["from", "to", "left_out"])]
     file: Option<PathBuf>,
     /// Compare this environment, not those of every tier
     #[arg(long, value_name = "ENVIRONMENT", requires = "to")]
@@ -23,8 +23,8 @@ pub struct DriftArgs {
     #[arg(long, value_name = "ENVIRONMENT", requires = "from")]
     to: Option<String>,
     /// Leave out differences of this kind; what is served differs by design while a release is on its way
-    #[arg(long, value_name = "KIND")]
-    ignore: Vec<Kind>,
+    #[arg(long = "ignore", value_name = "KIND")]
+    left_out: Vec<Kind>,
 }
 
 /// A kind of difference.
@@ -81,7 +81,7 @@ fn of_tiers(args: &DriftArgs, api: &Api, output: &Output) -> Result<(), CliError
     let ends = [("from", &args.from), ("to", &args.to)];
     let query: Vec<_> = ends.iter().filter_map(|(name, end)| Some((*name, (*end).clone()?))).collect();
     let mut answer = api.get(&api.in_project("/drift"), &query)?;
-    let ignored: Vec<&str> = args.ignore.iter().map(|kind| kind.word()).collect();
+    let ignored: Vec<&str> = args.left_out.iter().map(|kind| kind.word()).collect();
     let mut found = 0;
     for pair in answer["pairs"].as_array_mut().into_iter().flatten() {
         found += leave_out(pair, &ignored);

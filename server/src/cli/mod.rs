@@ -4,17 +4,22 @@
 
 mod account;
 mod agent;
+mod anomaly;
 mod api;
 mod assignments;
 mod audit;
+mod backup;
 mod change;
 mod check;
+mod config;
 mod drift;
 mod environment;
 mod error;
 mod export;
 mod flag;
 mod freeze;
+mod health;
+mod instances;
 mod issuer;
 mod journal;
 mod login;
@@ -48,7 +53,7 @@ mod yaml;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use api::Api;
 pub use error::CliError;
@@ -74,6 +79,11 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Box<serve::ServeArgs>),
+    /// Say whether the server is ready to serve: exit code 0, or 3 or 9
+    Health,
+    /// The server's configuration: check it, show where each value comes from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Flags: list, show, create, switch, roll out, explain
     #[command(subcommand)]
     Flag(flag::FlagCommand),
@@ -89,6 +99,10 @@ enum Command {
     /// Forget a person: who somebody is, or a targeting key
     #[command(subcommand)]
     Privacy(privacy::PrivacyCommand),
+    /// Take a backup of a whole store, of a running server or of a stopped one; check one that was taken
+    Backup(backup::BackupArgs),
+    /// Make a store from a backup
+    Restore(backup::RestoreArgs),
     /// Carry out a decision about a damaged folder of a store; the report of the damage names the choices
     Repair(store::RepairArgs),
     /// The assignment log: who got which variation
@@ -155,20 +169,26 @@ enum Command {
     /// Issuers whose identity tokens buy tokens, for CI
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Connected SDK instances: which build each runs, and which differ
+    Instances(instances::InstancesArgs),
     /// Webhooks: who is told what happens in the project
     #[command(subcommand)]
     Webhook(webhook::WebhookCommand),
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Anomaly detection: score it on labelled series
+    #[command(subcommand)]
+    Anomaly(anomaly::AnomalyCommand),
 }
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let output = Output::new(cli.server.json);
-    match run(cli, &output) {
+    match run(cli, &matches, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, &output);
@@ -177,15 +197,21 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
+fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> {
     let api = || Api::new(cli.server.target()?);
+    // What came from where, which the parsed form does not say any more.
+    let own = matches.subcommand().map_or(matches, |(_, own)| own);
     match cli.command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(_) => serve::run(own),
+        Command::Health => health::run(&Api::without_credential(cli.server.target()?)?, output),
+        Command::Config(command) => config::run(&command, own, output),
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),
         Command::Audit(command) => audit::run(command, api, output),
         Command::Privacy(command) => privacy::run(command, &api()?, output),
+        Command::Backup(args) => backup::run(&args, api, output),
+        Command::Restore(args) => backup::restore(&args, output),
         Command::Repair(args) => store::repair(&args, output),
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),
@@ -212,8 +238,10 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Role(command) => role::run(command, &api()?, output),
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Instances(args) => instances::run(&args, &api()?, output),
         Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
+        Command::Anomaly(command) => anomaly::run(command, output),
     }
 }
 

@@ -9,8 +9,9 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::change::print_outcome;
+use super::error::Problem;
 use super::output::Output;
-use super::show::{short_time, text};
+use super::show::text;
 use super::yaml::Document;
 use super::{Api, CliError, plan_text, prompt, show};
 
@@ -18,6 +19,9 @@ use super::{Api, CliError, plan_text, prompt, show};
 const FORMAT: &str = "guidon-plan/1";
 /// Largest saved plan, in bytes.
 const MAX_PLAN_BYTES: u64 = 64 << 20;
+
+/// Longest body that a server takes unless it is told otherwise, in bytes.
+const USUAL_BODY_BYTES: usize = 8 << 20;
 
 /// Which files, and what to make of them.
 #[derive(Debug, Args)]
@@ -97,6 +101,9 @@ pub fn apply(args: &ApplyArgs, api: &Api, output: &Output) -> Result<(), CliErro
         return Err(CliError::Usage(message.to_owned()));
     }
     let plan = wanted.plan(api)?;
+    if wanted.base.is_some() && plan["since"].is_object() {
+        return Err(overtaken(&plan["since"]));
+    }
     if !output.is_json() {
         plan_text::print(&plan, output)?;
     }
@@ -106,16 +113,6 @@ pub fn apply(args: &ApplyArgs, api: &Api, output: &Output) -> Result<(), CliErro
     }
     if is_empty {
         return Ok(());
-    }
-    if wanted.base.is_some() && plan["since"].is_object() {
-        let since = &plan["since"];
-        let message = format!(
-            "the plan is of revision {}, and these were changed since; nothing was changed{}\n  {}",
-            text(&since["baseRevision"]),
-            entry_lines(&since["entries"]),
-            "Make a new plan, look at it, and apply that."
-        );
-        return Err(CliError::Stale { message, entries: since["entries"].clone() });
     }
     if !args.yes && !prompt::confirm("Apply this?")? {
         return output.line("Nothing was changed.");
@@ -160,13 +157,11 @@ impl Wanted {
 
     fn send(&mut self, api: &Api, path: &str, body: &Value) -> Result<Value, CliError> {
         let answer = api.post(&api.in_project(path), body);
+        // A server may hang up on a body that it finds too long before all of it was sent.
+        let is_long = || serde_json::to_vec(body).is_ok_and(|bytes| bytes.len() > USUAL_BODY_BYTES);
         let answer = answer.map_err(|error| match error {
-            CliError::Problem(mut problem) if problem.status == 413 => {
-                let remedy = "the files are larger than the server takes in one request; apply them in parts, or start it with a \
-                              larger --max-body-bytes";
-                problem.document["detail"] = json!(remedy);
-                CliError::Problem(problem)
-            }
+            CliError::Problem(problem) if problem.status == 413 => too_long(),
+            CliError::Unreachable { .. } if is_long() => too_long(),
             other => other,
         });
         let Some(files) = &mut self.files else { return answer };
@@ -179,6 +174,13 @@ impl Wanted {
         files.check()?;
         answer
     }
+}
+
+fn too_long() -> CliError {
+    let remedy = "the files are more than the server takes in one request; apply them in parts, or start it with a larger \
+                  --max-body-bytes";
+    let document = json!({"title": "Too much at once", "status": 413, "code": "bodyTooLarge", "detail": remedy});
+    CliError::Problem(Problem { status: 413, document })
 }
 
 /// Saves a plan where nobody else reads it: the files may hold persons' keys.
@@ -224,29 +226,28 @@ fn saved(path: &Path, api: &Api) -> Result<Wanted, CliError> {
     })
 }
 
+/// A saved plan that others made out of date.
+fn overtaken(since: &Value) -> CliError {
+    let message = format!(
+        "the plan is of revision {}, and these were changed since; nothing was changed{}\n  {}",
+        text(&since["baseRevision"]),
+        plan_text::entries(&since["entries"]),
+        "Make a new plan, look at it, and apply that."
+    );
+    CliError::Stale { message, entries: since["entries"].clone() }
+}
+
 /// A conflict with who won and what to do, for people.
 fn told_who_won(error: CliError) -> CliError {
     match error {
         CliError::Problem(problem) if problem.document["code"] == "staleRevision" => {
             let message = format!(
                 "somebody else changed the same in between; nothing of yours was applied{}\n  {}",
-                entry_lines(&problem.document["entries"]),
+                plan_text::entries(&problem.document["entries"]),
                 "Run `guidon plan` again: what it still shows is not there yet; then apply it."
             );
             CliError::Stale { message, entries: problem.document["entries"].clone() }
         }
         other => other,
     }
-}
-
-fn entry_lines(entries: &Value) -> String {
-    let lines = entries.as_array().into_iter().flatten().map(|entry| {
-        let did: Vec<String> = entry["summary"].as_array().into_iter().flatten().map(text).collect();
-        let did = if did.is_empty() { show::instructions(&entry["instructions"]) } else { did.join("; ") };
-        let (revision, by) = (text(&entry["revision"]), text(&entry["actorId"]));
-        let comment = entry["comment"].as_str().filter(|comment| !comment.is_empty());
-        let comment = comment.map_or_else(String::new, |comment| format!(" ({comment})"));
-        format!("\n    revision {revision}, {}, by {by}: {did}{comment}", short_time(&entry["at"]))
-    });
-    lines.collect()
 }

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::CliError;
 use super::output::{Colour, Output};
-use super::show::text;
+use super::show::{instructions, short_time, text};
 
 /// Most objects that are named in one sentence.
 const MAX_NAMED: usize = 20;
@@ -91,21 +91,24 @@ fn print_answer(answer: &Value, output: &Output) -> Result<(), CliError> {
 }
 
 fn print_since(since: &Value, output: &Output) -> Result<(), CliError> {
-    let entries: Vec<&Value> = since["entries"].as_array().into_iter().flatten().collect();
-    if entries.is_empty() {
+    if since["entries"].as_array().is_none_or(Vec::is_empty) {
         return Ok(());
     }
-    output.line(format!("Changed since revision {}:", text(&since["baseRevision"])))?;
-    for entry in entries {
+    output.line(format!("Changed since revision {}:{}", text(&since["baseRevision"]), entries(&since["entries"])))
+}
+
+/// Entries of the journal, each on a line of its own after a line break.
+#[must_use]
+pub fn entries(entries: &Value) -> String {
+    let lines = entries.as_array().into_iter().flatten().map(|entry| {
         let did: Vec<String> = entry["summary"].as_array().into_iter().flatten().map(text).collect();
-        output.line(format!(
-            "  revision {}, {}: {}",
-            text(&entry["revision"]),
-            text(&entry["actorId"]),
-            did.join("; ")
-        ))?;
-    }
-    Ok(())
+        let did = if did.is_empty() { instructions(&entry["instructions"]) } else { did.join("; ") };
+        let (revision, by) = (text(&entry["revision"]), text(&entry["actorId"]));
+        let comment = entry["comment"].as_str().filter(|comment| !comment.is_empty());
+        let comment = comment.map_or_else(String::new, |comment| format!(" ({comment})"));
+        format!("\n    revision {revision}, {}, by {by}: {did}{comment}", short_time(&entry["at"]))
+    });
+    lines.collect()
 }
 
 fn print_unmanaged(unmanaged: &Value, output: &Output) -> Result<(), CliError> {

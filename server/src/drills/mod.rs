@@ -2,7 +2,7 @@
 //!
 //! [`DrillService`] computes the rollback, proves on a copy of the state that it validates and restores what it says it
 //! restores, counts whom it would move, and measures how long connected SDKs take to answer. The record is journaled by
-//! [`crate::changes::ChangeService::record_drill`]. Everything but `service.rs` is pure.
+//! `ChangeService::record_drill`. Everything but `service.rs` is pure.
 
 mod edit;
 mod moves;

@@ -64,7 +64,7 @@ pub fn promote(project: &Project, promotion: Promotion<'_>) -> Plan {
     for (at, flag) in flags {
         let configs = flag.environments.get(promotion.from).zip(flag.environments.get(promotion.to));
         let Some((from, to)) = configs else { continue };
-        let wanted = carried(from, to, promotion.targets);
+        let wanted = carried(from, to, promotion.targets, &at, &mut planning.plan.problems);
         segments.extend(segments_of(&wanted).into_iter().map(str::to_owned));
         let mut after = flag.clone();
         after.environments.insert(promotion.to.to_owned(), wanted);
@@ -92,12 +92,16 @@ fn promote_flag(planning: &mut Planning<'_>, at: &str, flag: &Flag) {
     }
 }
 
-/// How `to` would serve: as `from`, with its own salts, allocations and, unless they are carried, targets.
-fn carried(from: &FlagEnvironment, to: &FlagEnvironment, targets: bool) -> FlagEnvironment {
-    let mut document: ServingDocument = serving_of(from, ExportOptions { keys: true, allocations: false });
-    if !targets {
-        document.targets = None;
-    }
+/// How `to` would serve: as `from`, with its own salts, allocations and, unless they are carried, persons' keys: individual
+/// targets, and clauses that list targeting keys. A clause that finds none to keep is a problem at `at`.
+fn carried(
+    from: &FlagEnvironment,
+    to: &FlagEnvironment,
+    targets: bool,
+    at: &str,
+    problems: &mut Vec<Problem>,
+) -> FlagEnvironment {
+    let mut document: ServingDocument = serving_of(from, ExportOptions { keys: targets, allocations: false });
     let rules = document.rules.iter_mut().flatten();
     for (rule, original) in rules.zip(&from.rules) {
         without_salt(&mut rule.serve);
@@ -106,8 +110,7 @@ fn carried(from: &FlagEnvironment, to: &FlagEnvironment, targets: bool) -> FlagE
         }
     }
     document.fallthrough.iter_mut().for_each(without_salt);
-    // Everything is said, so nothing can be missing.
-    overlay::in_environment(to, &document, "", &mut Faults { problems: &mut Vec::new() })
+    overlay::in_environment(to, &document, at, &mut Faults { problems })
 }
 
 fn without_salt(serve: &mut ServeDocument) {
@@ -127,13 +130,11 @@ fn is_known_otherwise(rule: &Rule, from: &FlagEnvironment, to: &FlagEnvironment)
 fn promote_segment(planning: &mut Planning<'_>, key: &str, promotion: Promotion<'_>) {
     // One that is missing where it comes from as well is named by the check of the flag.
     let Some(from) = planning.project.segment(promotion.from, key) else { return };
-    let document: SegmentDocument = segment_of(from, ExportOptions { keys: true, allocations: false });
-    let document =
-        if promotion.targets { document } else { SegmentDocument { included: None, excluded: None, ..document } };
+    let document: SegmentDocument = segment_of(from, ExportOptions { keys: promotion.targets, allocations: false });
     let standing = planning.project.segment(promotion.to, key).map(|state| &**state);
-    let mut faults = Faults { problems: &mut Vec::new() };
-    let wanted: WantedSegment = overlay::segment(key, standing, &document, "", &mut faults);
     let at = format!("/segments/{}/{}", pointer_part(promotion.to), pointer_part(key));
+    let mut faults = Faults { problems: &mut planning.plan.problems };
+    let wanted: WantedSegment = overlay::segment(key, standing, &document, &at, &mut faults);
     planning.segment(promotion.to, &at, &wanted);
     planning.expected.segment(promotion.to, &wanted);
 }

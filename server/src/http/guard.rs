@@ -73,6 +73,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/projects/{project}/environments/{environment}/sdk-keys/{id}/rotate", Write),
     ("DELETE", "/api/v1/projects/{project}/environments/{environment}/sdk-keys/{id}", Write),
     ("GET", "/api/v1/projects/{project}/environments/{environment}/connections", Environment(Action::ReadConnections)),
+    ("GET", "/api/v1/projects/{project}/environments/{environment}/instances", Environment(Action::ReadConnections)),
     ("GET", "/api/v1/projects/{project}/environments/{environment}/assignments", Environment(Action::ReadAssignments)),
     ("GET", "/api/v1/projects/{project}/requests", Somewhere(Action::ReadRequests)),
     ("POST", "/api/v1/projects/{project}/requests", Write),
@@ -144,6 +145,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/audit/checkpoint", Installation(Action::ReadAudit)),
     ("POST", "/api/v1/audit/checkpoint", Installation(Action::ReadAudit)),
     ("GET", "/api/v1/audit/export", Installation(Action::ExportAudit)),
+    ("GET", "/api/v1/backup", Installation(Action::Backup)),
     ("POST", "/api/v1/privacy/erase-key", Installation(Action::EraseKey)),
 ];
 

@@ -4,6 +4,7 @@ pub mod accounts;
 pub mod assignments;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod changes;
 pub mod connections;
 mod directory;
@@ -13,6 +14,7 @@ pub mod exchange;
 pub mod explain;
 pub mod flags;
 mod guard;
+pub mod instances;
 pub mod issuers;
 pub mod journal;
 pub mod middleware;
@@ -208,6 +210,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
         .route_layer(from_fn_with_state(api.clone(), auth::require_caller))
         .merge(stranger_routes());
     let compressed = SizeAbove::new(MIN_COMPRESSED_BYTES).and(NotForContentType::new("application/x-ndjson"));
+    let compressed = compressed.and(NotForContentType::new(backup::MEDIA_TYPE));
     let bounded = guarded
         .layer(from_fn_with_state(api.clone(), middleware::bound))
         .layer(CompressionLayer::new().gzip(true).compress_when(compressed));

@@ -97,6 +97,7 @@ actions! {
     }
     Export {
         ExportAudit "exportAudit" "Hands out the audit trail."
+        Backup "backup" "Hands out the whole store, secrets sealed."
         ExportConfiguration "exportConfiguration" "Hands out the configuration as files."
     }
     Edit {

@@ -165,6 +165,9 @@ fn check_hello(hello: &Hello, limit: usize) -> Result<(), End> {
         ("image", &hello.image),
         ("sdk", &hello.sdk),
     ];
+    if let Some((name, _)) = fields.iter().find(|(_, text)| text.chars().any(char::is_control)) {
+        return Err(End::protocol(format!("hello: {name} has a control character")));
+    }
     match fields.iter().find(|(_, text)| text.len() > limit) {
         Some((name, text)) => Err(End::protocol(format!(
             "hello: {name} has {} bytes, the limit is {limit} (max_hello_field_bytes)",

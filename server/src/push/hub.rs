@@ -35,6 +35,13 @@ pub struct Hub {
     pub(super) next_probe: AtomicU64,
     draining: AtomicBool,
     metrics: PushMetrics,
+    sights: Option<Arc<dyn Sights>>,
+}
+
+/// Is told of each SDK instance that connects with a server's key.
+pub trait Sights: Send + Sync + 'static {
+    /// An instance connected to an environment with this key. Returns at once.
+    fn saw(&self, project: &str, environment: &str, key_id: &str, hello: &Hello);
 }
 
 /// What an SDK key opens.
@@ -105,7 +112,14 @@ impl Hub {
             next_probe: AtomicU64::new(1),
             draining: AtomicBool::new(false),
             metrics: PushMetrics::default(),
+            sights: None,
         }
+    }
+
+    /// Tells `sights` of each instance that connects with a server's key; a browser's is everybody's.
+    #[must_use]
+    pub fn with_sights(self, sights: Arc<dyn Sights>) -> Self {
+        Self { sights: Some(sights), ..self }
     }
 
     /// The channels, with no guard of the registry held.
@@ -232,10 +246,14 @@ impl Hub {
         let registration = Registration { channel, peer, id, connections };
         // The key may have been revoked since the handshake; whoever revokes it later sees the entry made above.
         registration.channel.refuse_revoked(&self.world());
-        match registration.peer.verdict() {
-            None => Ok(registration),
-            Some(_) => Err(Refused::Credential),
+        if registration.peer.verdict().is_some() {
+            return Err(Refused::Credential);
         }
+        let key = &registration.channel.key;
+        if let Some(sights) = self.sights.as_ref().filter(|_| key.audience == Audience::Server) {
+            sights.saw(&key.project, &key.environment, &identity.key_id, &registration.peer.hello);
+        }
+        Ok(registration)
     }
 
     /// Whether the server is stopping.

@@ -10,6 +10,7 @@ use super::super::auth::Caller;
 use super::super::guard::Sight;
 use super::super::parameters::{Path, Query};
 use super::super::problem::Problem;
+use crate::audit::{Event, EventKind};
 use crate::environments::{ExportOptions, export};
 use crate::policy::Action;
 
@@ -59,6 +60,14 @@ pub async fn export_documents(
         for environment in project.environments.keys().filter(|key| wanted(key)) {
             api.allow(&caller.author, Action::ExportConfiguration, &api.place(&key, environment), false)?;
         }
+        let author = &caller.author;
+        api.audit.record(Event {
+            actor_id: Some(author.actor_id.clone()),
+            project: Some(key.clone()),
+            credential: author.credential.clone(),
+            detail: "the configuration with persons' keys".to_owned(),
+            ..Event::new(api.clock.now_ms(), EventKind::Exported, author.origin_id.clone())
+        });
     }
     Ok(Json(json!({
         "project": key,

@@ -60,6 +60,10 @@ pub async fn promote_flags(State(api): State<Api>, Path(key): Path<String>, writ
         );
         return Err(Problem::new(Code::Forbidden, detail));
     }
+    if body.targets {
+        // Persons' keys leave the environment: that is an export of them.
+        api.allow(&write.author, Action::ExportConfiguration, &api.place(&key, &body.from), false)?;
+    }
     if body.from == body.to {
         return Err(invalid(vec![Fault::new("/to", "same", "an environment is promoted to another one")]));
     }
