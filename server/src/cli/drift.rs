@@ -81,6 +81,12 @@ fn of_tiers(args: &DriftArgs, api: &Api, output: &Output) -> Result<(), CliError
     let ends = [("from", &args.from), ("to", &args.to)];
     let query: Vec<_> = ends.iter().filter_map(|(name, end)| Some((*name, (*end).clone()?))).collect();
     let mut answer = api.get(&api.in_project("/drift"), &query)?;
+    if answer["pairs"].as_array().is_none_or(Vec::is_empty) {
+        return Err(CliError::Usage(
+            "nothing was compared: this credential sees no two environments, of neighbouring tiers, of the project"
+                .to_owned(),
+        ));
+    }
     let ignored: Vec<&str> = args.left_out.iter().map(|kind| kind.word()).collect();
     let mut found = 0;
     for pair in answer["pairs"].as_array_mut().into_iter().flatten() {

@@ -1,6 +1,6 @@
 //! `guidon export`: the configuration on the server as files.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -55,7 +55,9 @@ pub fn run(args: &ExportArgs, api: &Api, output: &Output) -> Result<(), CliError
     let schema = serde_json::to_string_pretty(&schema).map_err(|error| CliError::Unexpected(error.to_string()))?;
     files.insert(PathBuf::from(SCHEMA_FILE), format!("{schema}\n"));
 
-    let present = Present::of(&args.directory, &files)?;
+    let covered: BTreeSet<&str> =
+        exported["document"]["environments"].as_object().into_iter().flatten().map(|(key, _)| key.as_str()).collect();
+    let present = Present::of(&args.directory, &files, &covered)?;
     if !present.foreign.is_empty() && !args.force {
         return Err(refused(&args.directory, &present.foreign));
     }
@@ -154,7 +156,9 @@ struct Present {
 }
 
 impl Present {
-    fn of(folder: &Path, files: &BTreeMap<PathBuf, String>) -> Result<Self, CliError> {
+    /// `covered`: the environments that the export is of. A file that says something of another is not replaced unasked: what it
+    /// says would be lost.
+    fn of(folder: &Path, files: &BTreeMap<PathBuf, String>, covered: &BTreeSet<&str>) -> Result<Self, CliError> {
         let mut present = Self::default();
         if !folder.exists() {
             return Ok(present);
@@ -164,14 +168,38 @@ impl Present {
             // What is not text is not ours.
             let there = fs::read(&path).map_err(|error| wrong(&path, &error))?;
             let there = String::from_utf8(there).unwrap_or_default();
+            let replaceable =
+                is_ours(&there) && environments_in(&there).iter().all(|key| covered.contains(key.as_str()));
             match files.get(&within) {
-                Some(content) if *content == there || is_ours(&there) => {}
-                None if is_ours(&there) => present.stale.push(path),
+                Some(content) if *content == there || replaceable => {}
+                None if replaceable => present.stale.push(path),
                 _ => present.foreign.push(within),
             }
         }
         Ok(present)
     }
+}
+
+/// The environments that a file of ours speaks of: the keys a level below `environments:` and, in a segment's, `segments:`.
+fn environments_in(text: &str) -> BTreeSet<String> {
+    let mut named = BTreeSet::new();
+    let mut below = None;
+    for line in text.lines() {
+        let content = line.trim_start();
+        let depth = line.len() - content.len();
+        if below.is_some_and(|level| depth < level) {
+            below = None;
+        }
+        match below {
+            Some(level) if depth == level => {
+                let key = content.split(':').next().unwrap_or_default();
+                named.insert(key.trim_matches(['"', '\'']).to_owned());
+            }
+            None if content == "environments:" || line == "segments:" => below = Some(depth + 2),
+            _ => {}
+        }
+    }
+    named
 }
 
 fn refused(folder: &Path, foreign: &[PathBuf]) -> CliError {
@@ -181,7 +209,8 @@ fn refused(folder: &Path, foreign: &[PathBuf]) -> CliError {
         named.push(format!("and {} more", foreign.len() - named.len()));
     }
     CliError::Usage(format!(
-        "these files were edited, or something else wrote them; nothing was written\n  {}\n  \
+        "these files were edited, or something else wrote them, or they speak of environments that this export leaves out; \
+         nothing was written\n  {}\n  \
          Export to another folder and compare, or overwrite them with --force.",
         named.join("\n  ")
     ))
@@ -250,5 +279,20 @@ mod tests {
         assert_eq!(present.foreign, [Path::new("flags/c.yaml"), Path::new("mine.yaml")]);
         assert_eq!(present.stale, [folder.path().join("flags/b.yaml")]);
         assert!(Present::of(&folder.path().join("none"), &now).unwrap().foreign.is_empty());
+    }
+
+    #[test]
+    fn the_environments_that_a_file_speaks_of_are_found() {
+        let environments = json!({"staging": {"on": true, "rules": []}, "production-eu": {"on": false}});
+        let document = json!({
+            "environments": {"testing": {"tier": "testing"}},
+            "flags": {"f": {"kind": "boolean", "environments": environments}},
+            "segments": {"production": {"beta": {"rules": []}}},
+        });
+        let files = split(&document).unwrap();
+        let of = |path: &str| environments_in(&files[Path::new(path)]).into_iter().collect::<Vec<_>>();
+        assert_eq!(of("environments.yaml"), ["testing"]);
+        assert_eq!(of("flags/f.yaml"), ["production-eu", "staging"]);
+        assert_eq!(of("segments/production/beta.yaml"), ["production"]);
     }
 }
