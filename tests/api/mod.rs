@@ -5,6 +5,7 @@ mod changes;
 mod command_line;
 mod doors;
 mod people;
+mod plans;
 mod reading;
 mod requests;
 mod sdk_keys;
