@@ -19,10 +19,10 @@ struct Rule {
 
 const RULES: &[Rule] = &[
     Rule {
-        reason: "only app.rs names an implementation; everything else takes the trait",
+        reason: "only app.rs, with app/, names an implementation; everything else takes the trait",
         binds: |path| {
             in_server(path, &[])
-                && !in_server(path, &["app.rs", "journal/", "vault/", "state/", "assignments/", "audit/"])
+                && !in_server(path, &["app.rs", "app/", "journal/", "vault/", "state/", "assignments/", "audit/"])
         },
         forbidden: &[
             "FileJournal",
@@ -37,7 +37,7 @@ const RULES: &[Rule] = &[
     },
     Rule {
         reason: "only app.rs, main.rs and the command line choose the system's clock; everything else takes `Clock`",
-        binds: |path| in_server(path, &[]) && !in_server(path, &["app.rs", "main.rs", "cli/", "clock.rs"]),
+        binds: |path| in_server(path, &[]) && !in_server(path, &["app.rs", "app/", "main.rs", "cli/", "clock.rs"]),
         forbidden: &["SystemClock"],
     },
     Rule {
@@ -48,7 +48,8 @@ const RULES: &[Rule] = &[
     Rule {
         reason: "in a capability folder every file but service.rs is free of async, clock, storage and axum",
         binds: |path| {
-            in_server(path, &["flags/", "segments/", "environments/", "policy/"]) && !path.ends_with("/service.rs")
+            in_server(path, &["flags/", "segments/", "environments/", "policy/", "metrics/", "releases/guard/"])
+                && !path.ends_with("/service.rs")
         },
         forbidden: &[
             "async",

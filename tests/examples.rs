@@ -36,3 +36,34 @@ fn ai_vs_baseline_is_ramped_and_killed_from_outside() {
         .expect("a count");
     assert_eq!(stored, words("ai") + words("baseline") + fell_back, "every assignment is stored once:\n{printed}");
 }
+
+/// The story of `environments-as-code`: files applied, promoted to production with an approval, drifted by hand and put back.
+#[test]
+fn environments_as_code_go_to_production_and_back_in_order() {
+    let binaries = binary().parent().expect("a folder of binaries");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/environments-as-code/run");
+    let output = Command::new(script).env("GUIDON_BINARIES", binaries).output().expect("the script");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+
+    let after = |text: &str| -> String {
+        let (_, rest) = printed.split_once(text).unwrap_or_else(|| panic!("no {text:?} in\n{printed}\n{errors}"));
+        rest.to_owned()
+    };
+    let applied = after("dora$ guidon apply -f project --yes -m The\\ project\\ as\\ files");
+    assert!(applied.contains("+ summary-engine: "), "{printed}");
+    for (to, from) in [("staging", "testing"), ("production", "staging")] {
+        let promoted = after(&format!("dora$ guidon promote --all --from {from} --to {to}"));
+        let promoted = promoted.split("dora$").next().unwrap_or_default();
+        assert!(promoted.contains("opened change request cr-"), "{printed}");
+        assert!(promoted.contains("rene$ guidon request apply"), "{printed}");
+    }
+    let production = after("dora$ guidon promote --all --from staging --to production");
+    let approved = ["anna", "ben"].map(|name| production.contains(&format!("{name}$ guidon request approve")));
+    assert_eq!(approved, [true, true], "so much at once takes two approvals:\n{printed}");
+    let by_hand = after("dora$ guidon flag off new-inbox");
+    assert!(by_hand.contains("~ testing / new-inbox: "), "{printed}");
+    assert_eq!(by_hand.matches("(exit code 2)").count(), 2, "drift is caught twice:\n{printed}");
+    assert_eq!(by_hand.matches("(exit code 0)").count(), 2, "and gone:\n{printed}");
+    assert!(by_hand.contains("copy.yaml:4:") && by_hand.contains("(exit code 6)"), "{printed}");
+}

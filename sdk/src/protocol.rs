@@ -180,6 +180,11 @@ pub enum ServerMessage {
         /// The server's revision number.
         revision: u64,
     },
+    /// Asks for [`ClientMessage::Probed`] at once, and changes nothing: the server measures how long a message takes.
+    Probe {
+        /// Number of the probe, to be repeated.
+        probe: u64,
+    },
     /// A kind that this version does not know: skipped.
     Unknown,
 }
@@ -218,6 +223,9 @@ impl ServerMessage {
             Heartbeat {
                 revision: u64,
             },
+            Probe {
+                probe: u64,
+            },
             #[serde(other)]
             Unknown,
         }
@@ -233,6 +241,7 @@ impl ServerMessage {
                 Small::ExposuresStored { batch } => Self::ExposuresStored { batch },
                 Small::ExposuresRefused { batch, reason } => Self::ExposuresRefused { batch, reason },
                 Small::Heartbeat { revision } => Self::Heartbeat { revision },
+                Small::Probe { probe } => Self::Probe { probe },
                 Small::Unknown => Self::Unknown,
             },
         })
@@ -256,6 +265,11 @@ pub enum ClientMessage {
     Exposures(ExposureBatch),
     /// Proof of life.
     Heartbeat,
+    /// The answer to [`ServerMessage::Probe`].
+    Probed {
+        /// Number of the probe.
+        probe: u64,
+    },
     /// A kind that this version does not know: skipped.
     #[serde(other)]
     Unknown,
@@ -289,6 +303,9 @@ pub struct Hello {
     /// Name and version of the SDK, as `guidon-rust/0.1.0`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub sdk: String,
+    /// Whether it answers [`ServerMessage::Probe`]. SDKs of earlier versions do not, and do not say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub answers_probes: bool,
 }
 
 /// Exposures of one (instance, epoch), numbered from 1 without gaps and sent again, in order, until stored.
@@ -407,6 +424,7 @@ mod tests {
             ServerMessage::ExposuresStored { batch: 3 },
             ServerMessage::ExposuresRefused { batch: 4, reason: "why".to_owned() },
             ServerMessage::Heartbeat { revision: 9 },
+            ServerMessage::Probe { probe: 8 },
             ServerMessage::Unknown,
         ] {
             let text = serde_json::to_string(&message).unwrap();

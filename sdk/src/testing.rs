@@ -84,7 +84,8 @@ impl TestClient {
     #[must_use]
     pub fn new() -> Self {
         let evaluated = Arc::default();
-        let (client, exposures) = Client::recording(vec![Arc::new(Recording(Arc::clone(&evaluated)))], MAX_RECORDED);
+        let (client, exposures) =
+            Client::recording(vec![Arc::new(Recording(Arc::clone(&evaluated)))], None, MAX_RECORDED);
         let test = Self { client, flags: Mutex::default(), evaluated, exposures: Mutex::new(exposures) };
         test.serve(&mut lock(&test.flags));
         test
@@ -106,7 +107,7 @@ impl TestClient {
         }))
     }
 
-    /// The flag sends everybody down this code path: [`Client::path`] runs the AI path or the baseline.
+    /// The flag sends everybody down this code path: [`Client::path`] runs the AI path or the baseline. No circuit breaker opens.
     pub fn set_path(&self, flag: &str, ran: Ran) -> &Self {
         let variation = if ran == Ran::Ai { "ai" } else { "baseline" };
         self.define_json(&json!({

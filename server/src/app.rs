@@ -1,38 +1,46 @@
 //! The composition root: the only place that names implementations.
 
+mod offline;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::assignments::{self, BatchLimits, FileAssignmentLog, Retention};
-use crate::audit::{
-    self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, Event, EventKind, FileAuditLog, Trail, VaultPeople,
-};
+pub use self::offline::{RecoverError, given_key, offline_backup, open_vault, recover_account, restore_backup};
+use crate::assignments::{self, BatchLimits, FileAssignmentLog, Reservoir, Retention, SampledLog};
+use crate::audit::{self, AuditLog, AuditOptions, CheckpointKey, DirectoryPeople, FileAuditLog, Trail, VaultPeople};
+use crate::backup::{BackupKey, Sources};
 use crate::changes::request::VaultRequests;
-use crate::changes::{Author, ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
+use crate::changes::{ChangeError, ChangeService, LoggedReaches, Parts as ChangeParts, RandomMint};
 use crate::clock::{Clock, SystemClock};
-use crate::config::{Config, IdentityOptions, OIDC_SECRET_VARIABLE};
+use crate::config::{ADMIN_TOKEN, Config, ConfigError, MASTER_KEY, OIDC_CLIENT_SECRET};
+use crate::drills::{DrillParts, DrillService};
 use crate::http::audit::AuditDoor;
+use crate::http::backup::{self, BackupDoor};
 use crate::http::sdk::{self, SdkDoor};
 use crate::http::transport::{Acceptor, Admission, Listener, Tls, TlsError, connection_limit};
 use crate::http::{Api, ApiParts, MoreRoutes, router};
-use crate::identity::accounts::{AccountError, Accounts, Invited};
+use crate::identity::accounts::{AccountError, Accounts};
 use crate::identity::oidc::{OidcError, SignInFlow};
 use crate::identity::password::Passwords;
 use crate::identity::sessions::Sessions;
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Credential, Identity, IdentityError, Uses};
+use crate::instances::Deployments;
 use crate::jobs::deadlines::Deadlines;
 use crate::jobs::drift::Drift;
 use crate::jobs::requests::Requests;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
-use crate::log::{self, LogState, RealFiles};
+use crate::log::{LogState, RealFiles};
+use crate::notifications::{
+    FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
+};
 use crate::push::{Hub, PushLimits};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
 use crate::telemetry::Metrics;
-use crate::vault::{FileVault, KeySource, MASTER_KEY_VARIABLE, MasterKey, Vault, VaultError, VaultKeySets};
+use crate::vault::{FileVault, KeySource, MasterKey, Vault, VaultError, VaultKeySets};
 
 /// What SDK keys are derived from is itself derived from the master key for this purpose.
 const SDK_KEY_PURPOSE: &str = "guidon 2026-11 SDK keys that an idempotent request made";
@@ -58,17 +66,15 @@ pub enum StartError {
     /// The OpenID provider is not one that can be asked.
     #[error("--oidc-issuer: {0}")]
     Provider(#[from] OidcError),
-    /// The file of the provider's secret cannot be read.
-    #[error("--oidc-client-secret-file {}: {problem}", path.display())]
-    ProviderSecret {
-        /// The file.
-        path: PathBuf,
-        /// What happened.
-        problem: String,
-    },
+    /// A secret cannot be read.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
     /// The second log does not open.
     #[error(transparent)]
     Audit(#[from] audit::OpenError),
+    /// Webhooks cannot be called, or what is kept of them not be opened.
+    #[error("webhooks: {0}")]
+    Webhooks(String),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -99,6 +105,10 @@ pub struct Parts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
+    /// Rehearses rollbacks.
+    pub drills: Arc<DrillService>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -118,6 +128,7 @@ pub struct Parts {
 /// A server, ready to serve.
 pub struct App {
     acceptor: Acceptor,
+    notifications: Arc<Notifications>,
     hub: Arc<Hub>,
     jobs: Vec<Arc<dyn Job>>,
     clock: Arc<dyn Clock>,
@@ -142,6 +153,8 @@ impl App {
             uses: parts.uses,
             audit: parts.audit,
             audit_door: parts.audit_door,
+            notifications: Arc::clone(&parts.notifications),
+            drills: parts.drills,
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -156,17 +169,18 @@ impl App {
             limits: config.limits.clone(),
             shutdown: parts.shutdown,
         };
-        Self { acceptor, hub: parts.hub, jobs, clock }
+        Self { acceptor, notifications: parts.notifications, hub: parts.hub, jobs, clock }
     }
 
     /// Serves what `listener` accepts until the shutdown begins, then waits for the connections to end, for a bounded time.
     pub async fn serve(self, listener: impl Listener) {
         let (admission, timeout) = (self.acceptor.admission.clone(), self.acceptor.limits.shutdown_timeout);
         let jobs = Jobs::start(&self.jobs, &self.clock, &self.acceptor.shutdown);
+        let notifying = self.notifications.start(&self.acceptor.shutdown);
         self.acceptor.run(listener).await;
         let ended = async {
             // The last write of a job is durable before the store closes.
-            tokio::join!(jobs.ended(), self.hub.shut_down());
+            tokio::join!(jobs.ended(), notifying.ended(), self.hub.shut_down());
             admission.all_gone().await;
         };
         if tokio::time::timeout(timeout, ended).await.is_err() {
@@ -215,12 +229,14 @@ impl Embedded {
             _ => None,
         };
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
-        let oidc = provider(&config.identity, &clock)?;
-        let folder = config.storage.data.clone();
+        let oidc = provider(config, &clock)?;
+        let (folder, key_file) = (config.storage.data.clone(), master_key_file(config));
         let master_key = master_key.map(str::to_owned);
         let opening = Arc::clone(&clock);
-        let opened = tokio::task::spawn_blocking(move || open_files(folder, master_key.as_deref(), opening)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || open_files(folder, &key_file, master_key.as_deref(), opening)).await;
         let files = opened.map_err(|error| StartError::Interrupted(error.to_string()))??;
+        let backups = backup_sources(&files, config.storage.data.clone(), Arc::clone(&clock));
         let vault: Arc<dyn Vault> = Arc::new(files.vault.clone());
         let secret = files.key.derive(SDK_KEY_PURPOSE);
         let (identity, made_token) = Identity::open(Arc::clone(&vault), chosen_token, secret).await?;
@@ -230,7 +246,10 @@ impl Embedded {
         let journal: Arc<dyn Journal> = files.journal.clone();
         let world = Arc::new(files.world.clone());
         let limits = PushLimits { max_connections, ..PushLimits::default() };
-        let hub = Arc::new(Hub::new(journal.history(), world, limits, Arc::clone(&clock)));
+        let deployments = Arc::new(Deployments::new(audit.clone(), Arc::clone(&clock)));
+        let hub = Hub::new(journal.history(), world, limits, Arc::clone(&clock)).with_sights(deployments.clone());
+        let hub = Arc::new(hub);
+        remember_builds(&deployments, &audit);
         let keeper = Arc::new(files.keeper);
         let publishers: Vec<Arc<dyn Publisher>> = vec![hub.clone(), keeper.clone()];
         let changes = ChangeService::start(ChangeParts {
@@ -246,17 +265,27 @@ impl Embedded {
         });
         changes.ensure_default_project().await?;
         let audit_door = Arc::new(audit_door(&vault, &changes, &audit, &clock).await?);
+        let notifications = webhooks(config, &vault, &changes, &audit, &clock)?;
         let identity = Arc::new(identity);
+        let reservoir = Arc::new(Reservoir::new(rand::random(), Arc::clone(&clock)));
+        let drills = Arc::new(DrillService::new(DrillParts {
+            changes: Arc::clone(&changes),
+            prober: hub.clone(),
+            log: files.assignments.clone(),
+            reservoir: Arc::clone(&reservoir),
+        }));
         let door = SdkDoor {
             hub: Arc::clone(&hub),
-            log: files.assignments.clone(),
+            log: Arc::new(SampledLog::new(files.assignments.clone(), reservoir)),
             changes: Arc::clone(&changes),
             identity: Arc::clone(&identity),
             uses: Arc::clone(&uses),
+            deployments,
             audit: audit.clone(),
             clock: Arc::clone(&clock),
         };
-        let routes = MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) };
+        let routes = backup::routes(Arc::new(BackupDoor::new(backups)));
+        let routes = MoreRoutes { api: sdk::api_routes(door.clone()).merge(routes), open: sdk::routes(door) };
         let store = Store {
             journal: files.journal,
             assignments: files.assignments,
@@ -267,6 +296,7 @@ impl Embedded {
         };
         let metrics = Metrics::new();
         store.register(&metrics, &changes, &hub, &clock);
+        register_webhooks(&metrics, &notifications);
         let parts = Parts {
             changes,
             identity,
@@ -275,6 +305,8 @@ impl Embedded {
             uses,
             audit,
             audit_door,
+            notifications,
+            drills,
             clock,
             metrics,
             shutdown: Shutdown::new(),
@@ -291,6 +323,16 @@ impl Embedded {
     pub fn into_app(self, config: &Config) -> (App, Store) {
         (App::build(config, self.parts), self.store)
     }
+}
+
+/// Reads in the background which builds were seen before: the security log may be long.
+fn remember_builds(deployments: &Arc<Deployments>, audit: &Arc<FileAuditLog>) {
+    let (deployments, audit) = (Arc::clone(deployments), Arc::clone(audit));
+    tokio::spawn(async move {
+        if let Err(error) = deployments.remember(&*audit).await {
+            tracing::warn!(%error, "builds that were seen before may be noted as new");
+        }
+    });
 }
 
 impl Store {
@@ -385,6 +427,42 @@ fn whole(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+fn webhooks(
+    config: &Config,
+    vault: &Arc<dyn Vault>,
+    changes: &Arc<ChangeService>,
+    events: &Arc<FileAuditLog>,
+    clock: &Arc<dyn Clock>,
+) -> Result<Arc<Notifications>, StartError> {
+    let failed = |error: &dyn std::fmt::Display| StartError::Webhooks(error.to_string());
+    let folder = DataFolder::new(config.storage.data.clone()).notifications();
+    let store = FileRecordStore::open(RealFiles::shared(), folder).map_err(|error| failed(&error))?;
+    let allowed = config.webhooks.webhook_allow.clone();
+    let caller = HttpCaller::new(Arc::new(SystemResolver::default()), allowed).map_err(|error| failed(&error))?;
+    Ok(Notifications::new(HookParts {
+        changes: Arc::clone(changes),
+        events: events.clone(),
+        people: Arc::new(VaultPeople::new(Arc::clone(vault))),
+        vault: Arc::clone(vault),
+        caller: Arc::new(caller),
+        store: Arc::new(store),
+        clock: Arc::clone(clock),
+        jitter: rand::random::<f64>,
+        show_names: config.webhooks.webhook_names,
+        metrics: WebhookMetrics::default(),
+    }))
+}
+
+fn register_webhooks(metrics: &Metrics, notifications: &Arc<Notifications>) {
+    metrics.register(|registry| notifications.metrics().register(registry));
+    let of = Arc::clone(notifications);
+    let help = "Age of the oldest notification that a webhook still tries to deliver";
+    metrics.reading("webhook_queue_age_seconds", help, move || whole(of.queue_age_ms() / 1_000));
+    let of = Arc::clone(notifications);
+    let help = "Notifications that were given up and are kept to be sent again";
+    metrics.reading("webhook_dead_letters", help, move || whole(of.dead_letter_count() as u64));
+}
+
 async fn audit_door(
     vault: &Arc<dyn Vault>,
     changes: &ChangeService,
@@ -415,18 +493,35 @@ async fn sign_in(
 }
 
 /// The provider that people sign in at, if one is configured. It is not asked yet.
-fn provider(options: &IdentityOptions, clock: &Arc<dyn Clock>) -> Result<Option<Arc<SignInFlow>>, StartError> {
-    let secret = match &options.oidc_client_secret_file {
-        Some(path) => {
-            let wrong = |problem: String| StartError::ProviderSecret { path: path.clone(), problem };
-            let text = std::fs::read_to_string(path).map_err(|error| wrong(error.to_string()))?;
-            let secret = Some(text.trim().to_owned()).filter(|secret| !secret.is_empty());
-            Some(secret.ok_or_else(|| wrong("the file is empty".to_owned()))?)
-        }
-        None => std::env::var(OIDC_SECRET_VARIABLE).ok().filter(|secret| !secret.is_empty()),
-    };
-    let Some(provider) = options.provider(secret) else { return Ok(None) };
+fn provider(config: &Config, clock: &Arc<dyn Clock>) -> Result<Option<Arc<SignInFlow>>, StartError> {
+    let secret = OIDC_CLIENT_SECRET.read(config)?;
+    let Some(provider) = config.identity.provider(secret) else { return Ok(None) };
     Ok(Some(Arc::new(SignInFlow::new(provider, Arc::clone(clock))?)))
+}
+
+/// Everything that would keep a server from starting with this configuration and can be told without touching its store.
+#[must_use]
+pub fn check_start(config: &Config) -> Vec<StartError> {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let tls = match (&config.network.tls_cert, &config.network.tls_key) {
+        (Some(certificate), Some(key)) => Tls::open(certificate, key).err().map(StartError::from),
+        _ => None,
+    };
+    let limit = connection_limit(config.limits.max_connections).err().map(StartError::Limit);
+    let token = ADMIN_TOKEN
+        .read(config)
+        .map_err(StartError::from)
+        .and_then(|token| Ok(token.map(|token| Identity::check_chosen(&token)).transpose().map(drop)?));
+    let key = MasterKey::check(MASTER_KEY.in_environment().as_deref(), &master_key_file(config));
+    let provider = provider(config, &clock).err();
+    let all = [tls, limit, token.err(), key.err().map(StartError::from), provider];
+    all.into_iter().flatten().collect()
+}
+
+/// The file that holds the master key where no variable does.
+fn master_key_file(config: &Config) -> PathBuf {
+    let own = || DataFolder::new(&config.storage.data).master_key();
+    config.storage.master_key_file.clone().unwrap_or_else(own)
 }
 
 struct OpenedFiles {
@@ -441,11 +536,16 @@ struct OpenedFiles {
     lock: FolderLock,
 }
 
-fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) -> Result<OpenedFiles, StartError> {
+fn open_files(
+    folder: PathBuf,
+    key_file: &Path,
+    master_key: Option<&str>,
+    clock: Arc<dyn Clock>,
+) -> Result<OpenedFiles, StartError> {
     let files = RealFiles::shared();
     let folder = DataFolder::new(folder);
     let lock = folder.lock(&*files).map_err(journal::OpenError::from).map_err(state::StartError::from)?;
-    let (key, source) = MasterKey::load_or_create(master_key, &folder.master_key(), &folder.vault())?;
+    let (key, source) = MasterKey::load_or_create(master_key, key_file, &folder.vault())?;
     let made_key_file = match source {
         KeySource::Created(path) => Some(path),
         KeySource::File(path, Some(mode)) => {
@@ -488,65 +588,20 @@ fn open_files(folder: PathBuf, master_key: Option<&str>, clock: Arc<dyn Clock>) 
     })
 }
 
-/// Why an account was not recovered. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-pub enum RecoverError {
-    /// There is no store in the folder.
-    #[error("{}: there is no store in this folder; --data or GUIDON_DATA says where it is", .0.display())]
-    NoStore(PathBuf),
-    /// A server uses the folder.
-    #[error("{0}\n  Stop the server first: `guidon account reset` works while it runs.")]
-    InUse(log::OpenError),
-    /// Nobody is called so.
-    #[error("no local account is called {0:?}")]
-    Unknown(String),
-    /// The vault does not open.
-    #[error(transparent)]
-    Vault(#[from] VaultError),
-    /// Accounts cannot be read or written.
-    #[error(transparent)]
-    Accounts(#[from] AccountError),
-    /// The second log does not open, and nothing is done that it does not take note of.
-    #[error(transparent)]
-    Audit(#[from] audit::OpenError),
-}
-
-/// Makes a new invitation for the local account called `name`, whose password and second factor end now, in the data folder of
-/// a server that is stopped: for whoever is left without an administrator who can sign in. It is noted in the audit trail.
-///
-/// # Errors
-///
-/// [`RecoverError`].
-pub async fn recover_account(data: &Path, name: &str) -> Result<Invited, RecoverError> {
-    let (files, folder, clock) = (RealFiles::shared(), DataFolder::new(data), Arc::new(SystemClock));
-    if !folder.vault().is_dir() {
-        return Err(RecoverError::NoStore(data.to_owned()));
-    }
-    let _lock = folder.lock(&*files).map_err(RecoverError::InUse)?;
-    let vault = open_vault(data)?;
-    let now = clock.now_ms();
-    let sessions = Sessions::open(Arc::clone(&vault), now).await?;
-    let accounts = Accounts::open(vault, sessions, Passwords::new().map_err(AccountError::from)?)?;
-    let account = accounts.named(name).ok_or_else(|| RecoverError::Unknown(name.to_owned()))?;
-    let (log, _) = FileAuditLog::open(files, &folder.security(), clock, AuditOptions::default())?;
-    let invited = accounts.reset(&account, now).await?;
-    let origin = Author::system().origin_id;
-    let event = Event::new(now, EventKind::AccountRecovered, origin);
-    log.record(Event { detail: format!("account {account}"), ..event });
-    if let Err(error) = log.close() {
-        tracing::error!(%error, "the security log did not close cleanly");
-    }
-    Ok(invited)
-}
-
-/// Opens the vault of the data folder `data` for a command that works without a server. Blocks.
-///
-/// # Errors
-///
-/// [`VaultError`] if a server has it open, if the master key is another one, or if the vault is damaged.
-pub fn open_vault(data: &Path) -> Result<Arc<dyn Vault>, VaultError> {
-    let folder = DataFolder::new(data);
-    let master_key = std::env::var(MASTER_KEY_VARIABLE).ok();
-    let (key, _) = MasterKey::load_or_create(master_key.as_deref(), &folder.master_key(), &folder.vault())?;
-    Ok(Arc::new(FileVault::open(RealFiles::shared(), &folder.vault(), &key)?.vault))
+/// What a backup of this store is made of.
+fn backup_sources(files: &OpenedFiles, spool: PathBuf, clock: Arc<dyn Clock>) -> Box<backup::MakeSources> {
+    let (journal, security, vault) = (files.journal.reader(), files.audit.reader(), files.vault.reader());
+    let (assignments, history) = (files.assignments.reader(), files.journal.history().to_owned());
+    let key = BackupKey::of(&files.key);
+    Box::new(move |with_assignments| Sources {
+        journal: journal.clone(),
+        security: security.clone(),
+        assignments: with_assignments.then(|| assignments.clone()),
+        vault: vault.clone(),
+        history: history.clone(),
+        key: key.clone(),
+        master_key: None,
+        spool: spool.clone(),
+        now: clock.now_ms(),
+    })
 }

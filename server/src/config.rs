@@ -1,6 +1,12 @@
 //! Configuration of the server: a struct per section; each field's doc is its help text, and names its meaning and unit.
 //!
-//! Every option is a flag of `guidon serve` and an environment variable `GUIDON_…` of the same name; a flag wins.
+//! Every option is a flag of `guidon serve`, an environment variable `GUIDON_…` and a key of the configuration file, all of
+//! one name: `--tls-cert`, `GUIDON_TLS_CERT`, and `tls_cert` below `[network]`. A flag wins over a variable, that over the file,
+//! that over the default. [`layers`] brings them together.
+
+mod file;
+pub mod layers;
+mod secrets;
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
@@ -9,14 +15,13 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
+pub use self::file::{FileProblem, MAX_FILE_BYTES};
+pub use self::secrets::{ADMIN_TOKEN, MASTER_KEY, OIDC_CLIENT_SECRET, SECRETS, Secret};
 use crate::identity::oidc::{ClientSecret, ProviderConfig};
 
 /// Descriptors kept for the journal, the state and the log files when the connection limit is derived from the
 /// process's descriptor limit.
 pub const RESERVED_DESCRIPTORS: u64 = 256;
-
-/// Holds the client's secret at the OpenID provider.
-pub const OIDC_SECRET_VARIABLE: &str = "GUIDON_OIDC_CLIENT_SECRET";
 
 /// Everything `guidon serve` can be told.
 #[derive(Args, Clone, Debug)]
@@ -33,6 +38,9 @@ pub struct Config {
     /// Who vouches for people, beside accounts of the server's own.
     #[command(flatten)]
     pub identity: IdentityOptions,
+    /// Whom the server calls.
+    #[command(flatten)]
+    pub webhooks: WebhookOptions,
     /// What the server says about itself.
     #[command(flatten)]
     pub log: Log,
@@ -46,10 +54,10 @@ pub struct Network {
     #[arg(long, env = "GUIDON_LISTEN", default_value = "127.0.0.1:8080", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
     /// PEM file with the certificate chain, the server's own first. Read again on SIGHUP.
-    #[arg(long, env = "GUIDON_TLS_CERT", value_name = "FILE", requires = "tls_key")]
+    #[arg(long, env = "GUIDON_TLS_CERT", value_name = "FILE")]
     pub tls_cert: Option<PathBuf>,
     /// PEM file with the private key of the certificate. Read again on SIGHUP.
-    #[arg(long, env = "GUIDON_TLS_KEY", value_name = "FILE", requires = "tls_cert")]
+    #[arg(long, env = "GUIDON_TLS_KEY", value_name = "FILE")]
     pub tls_key: Option<PathBuf>,
     /// Networks of the proxies that end TLS in front of this server, separated by commas. X-Forwarded-For is believed from
     /// them and from nobody else.
@@ -64,6 +72,10 @@ pub struct Storage {
     /// Folder that holds the journal, the state, the vault and the assignments. Created if it is missing; one server at a time.
     #[arg(long, env = "GUIDON_DATA", default_value = "./guidon-data", value_name = "FOLDER")]
     pub data: PathBuf,
+    /// File that holds the master key of the vault, made at the first start if it is missing; or set GUIDON_MASTER_KEY.
+    /// Left out, it is master.key in the data folder.
+    #[arg(long, env = "GUIDON_MASTER_KEY_FILE", value_name = "FILE")]
+    pub master_key_file: Option<PathBuf>,
 }
 
 /// Limits; each protects the server from a caller who asks for too much.
@@ -87,16 +99,16 @@ pub struct Limits {
     #[arg(long, env = "GUIDON_MAX_REFUSALS_PER_SECOND", default_value_t = 20, value_name = "COUNT")]
     pub max_refusals_per_second: u32,
     /// Seconds until an API request is given up, answered 503. Streams are not requests.
-    #[arg(long, env = "GUIDON_REQUEST_TIMEOUT_S", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "GUIDON_REQUEST_TIMEOUT", default_value = "30", value_name = "SECONDS", value_parser = seconds)]
     pub request_timeout: Duration,
     /// Seconds in which a client must send the head of a request, the next one on an idle connection included.
-    #[arg(long, env = "GUIDON_HEADER_TIMEOUT_S", default_value = "20", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "GUIDON_HEADER_TIMEOUT", default_value = "20", value_name = "SECONDS", value_parser = seconds)]
     pub header_timeout: Duration,
     /// Seconds in which a client must finish the TLS handshake.
-    #[arg(long, env = "GUIDON_HANDSHAKE_TIMEOUT_S", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "GUIDON_HANDSHAKE_TIMEOUT", default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub handshake_timeout: Duration,
     /// Seconds that a stop waits for requests and streams to end before it cuts them off.
-    #[arg(long, env = "GUIDON_SHUTDOWN_TIMEOUT_S", default_value = "15", value_name = "SECONDS", value_parser = seconds)]
+    #[arg(long, env = "GUIDON_SHUTDOWN_TIMEOUT", default_value = "15", value_name = "SECONDS", value_parser = seconds)]
     pub shutdown_timeout: Duration,
 }
 
@@ -104,15 +116,19 @@ pub struct Limits {
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Identity")]
 pub struct IdentityOptions {
+    /// File that holds the operator's token, at least 20 bytes; or set GUIDON_ADMIN_TOKEN. Without either the first start makes
+    /// one and shows it once.
+    #[arg(long, env = "GUIDON_ADMIN_TOKEN_FILE", value_name = "FILE")]
+    pub admin_token_file: Option<PathBuf>,
     /// Issuer URL of the OpenID provider that people sign in at, exactly as its tokens spell it. Its client for this server
     /// redirects to http://127.0.0.1 on any port (RFC 8252).
-    #[arg(long, env = "GUIDON_OIDC_ISSUER", value_name = "URL", requires = "oidc_client_id")]
+    #[arg(long, env = "GUIDON_OIDC_ISSUER", value_name = "URL")]
     pub oidc_issuer: Option<String>,
     /// Id of this server's client at the provider.
-    #[arg(long, env = "GUIDON_OIDC_CLIENT_ID", value_name = "ID", requires = "oidc_issuer")]
+    #[arg(long, env = "GUIDON_OIDC_CLIENT_ID", value_name = "ID")]
     pub oidc_client_id: Option<String>,
     /// File that holds the client's secret; or set GUIDON_OIDC_CLIENT_SECRET. A public client has none.
-    #[arg(long, env = "GUIDON_OIDC_CLIENT_SECRET_FILE", value_name = "FILE", requires = "oidc_issuer")]
+    #[arg(long, env = "GUIDON_OIDC_CLIENT_SECRET_FILE", value_name = "FILE")]
     pub oidc_client_secret_file: Option<PathBuf>,
     /// Claim of the identity token that lists a person's groups. `guidon role grant --group` gives groups roles.
     #[arg(long, env = "GUIDON_OIDC_GROUPS_CLAIM", default_value = "groups", value_name = "CLAIM")]
@@ -128,6 +144,19 @@ pub struct IdentityOptions {
     /// out.
     #[arg(long, env = "GUIDON_OIDC_EMAIL_DOMAINS", value_name = "DOMAIN", value_delimiter = ',')]
     pub oidc_email_domains: Vec<String>,
+}
+
+/// Whom the server calls.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Webhooks")]
+pub struct WebhookOptions {
+    /// Networks that webhooks may call though they are private, such as this machine's or the company's, separated by commas.
+    /// They may be called without TLS. Everything else on the public internet may be called, with TLS.
+    #[arg(long, env = "GUIDON_WEBHOOK_ALLOW", value_name = "CIDR", value_delimiter = ',')]
+    pub webhook_allow: Vec<IpNet>,
+    /// Names people in notifications; otherwise they appear by their ids.
+    #[arg(long, env = "GUIDON_WEBHOOK_NAMES")]
+    pub webhook_names: bool,
 }
 
 /// What the server says about itself.
@@ -170,20 +199,80 @@ pub enum ConfigError {
         /// The flag.
         name: &'static str,
     },
+    /// One option means nothing without the other.
+    #[error("{given} needs {missing} beside it")]
+    Alone {
+        /// The option that was given.
+        given: &'static str,
+        /// The one that is missing.
+        missing: &'static str,
+    },
+    /// A secret is given twice, and nobody can tell which is meant.
+    #[error("{variable} and {flag} are both given; leave one out")]
+    SecretTwice {
+        /// The variable that holds it.
+        variable: &'static str,
+        /// The option that names its file.
+        flag: &'static str,
+    },
+    /// The file of a secret is of no use.
+    #[error("{flag} {}: {problem}", path.display())]
+    SecretFile {
+        /// The option that names it.
+        flag: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The configuration file cannot be read.
+    #[error("{}: {problem}\n  --config or GUIDON_CONFIG names the configuration file.", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// Something in the configuration file is not as it has to be.
+    #[error(transparent)]
+    File(#[from] FileProblem),
+    /// What was taken together from all places does not go together.
+    #[error("{0}")]
+    Combined(String),
 }
 
 impl Config {
-    /// Checks what single flags cannot.
+    /// Checks what single options cannot.
     ///
     /// # Errors
     ///
-    /// [`ConfigError`], with the remedy in its text.
+    /// The first of [`Self::problems`].
     pub fn check(&self) -> Result<(), ConfigError> {
-        let network = &self.network;
-        if !network.listen.ip().is_loopback() && network.tls_cert.is_none() && network.behind_proxy.is_empty() {
-            return Err(ConfigError::TlsNeeded { address: network.listen });
+        self.problems().into_iter().next().map_or(Ok(()), Err)
+    }
+
+    /// Everything that single options cannot show to be wrong.
+    #[must_use]
+    pub fn problems(&self) -> Vec<ConfigError> {
+        let mut problems = Vec::new();
+        let (network, limits, identity) = (&self.network, &self.limits, &self.identity);
+        let pairs = [
+            ("--tls-cert", network.tls_cert.is_some(), "--tls-key", network.tls_key.is_some()),
+            ("--oidc-issuer", identity.oidc_issuer.is_some(), "--oidc-client-id", identity.oidc_client_id.is_some()),
+        ];
+        for (one, has_one, other, has_other) in pairs {
+            match (has_one, has_other) {
+                (true, false) => problems.push(ConfigError::Alone { given: one, missing: other }),
+                (false, true) => problems.push(ConfigError::Alone { given: other, missing: one }),
+                _ => {}
+            }
         }
-        let limits = &self.limits;
+        if identity.oidc_client_secret_file.is_some() && identity.oidc_issuer.is_none() {
+            problems.push(ConfigError::Alone { given: "--oidc-client-secret-file", missing: "--oidc-issuer" });
+        }
+        if !network.listen.ip().is_loopback() && network.tls_cert.is_none() && network.behind_proxy.is_empty() {
+            problems.push(ConfigError::TlsNeeded { address: network.listen });
+        }
         let counts = [
             ("--max-body-bytes", limits.max_body_bytes == 0),
             ("--max-concurrent-requests", limits.max_concurrent_requests == 0),
@@ -193,9 +282,18 @@ impl Config {
             ("--header-timeout", limits.header_timeout.is_zero()),
             ("--handshake-timeout", limits.handshake_timeout.is_zero()),
         ];
-        match counts.iter().find(|(_, is_zero)| *is_zero) {
-            Some((name, _)) => Err(ConfigError::ZeroLimit { name }),
-            None => Ok(()),
+        let zeros = counts.iter().filter(|(_, is_zero)| *is_zero);
+        problems.extend(zeros.map(|(name, _)| ConfigError::ZeroLimit { name }));
+        problems
+    }
+
+    /// The file that the option for `secret` names.
+    #[must_use]
+    pub fn secret_file(&self, secret: &Secret) -> Option<&std::path::Path> {
+        match secret.key {
+            "admin_token" => self.identity.admin_token_file.as_deref(),
+            "oidc_client_secret" => self.identity.oidc_client_secret_file.as_deref(),
+            _ => self.storage.master_key_file.as_deref(),
         }
     }
 }
@@ -277,8 +375,8 @@ mod tests {
         assert_eq!(behind.network.behind_proxy.len(), 2);
         assert_eq!(behind.check(), Ok(()));
         assert_eq!(parse(&["--listen", "[::]:1", "--tls-cert", "cert.pem", "--tls-key", "key.pem"]).check(), Ok(()));
-        let alone = Command::try_parse_from(["guidon", "--tls-cert", "cert.pem"]);
-        assert!(alone.is_err(), "a certificate without its key");
+        let alone = parse(&["--tls-cert", "cert.pem"]).check().unwrap_err();
+        assert_eq!(alone, ConfigError::Alone { given: "--tls-cert", missing: "--tls-key" });
     }
 
     #[test]

@@ -1,21 +1,28 @@
 //! The Guidon server: flags, segments and releases on an embedded journal, pushed to SDKs over websockets.
 
+pub mod anomaly;
 pub mod app;
 pub mod assignments;
 pub mod audit;
+pub mod backup;
 pub mod changes;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod drills;
 pub mod environments;
 pub mod flags;
 pub mod http;
 pub mod identity;
+pub mod instances;
 pub mod jobs;
 pub mod journal;
 pub mod log;
+pub mod metrics;
+pub mod notifications;
 pub mod policy;
 pub mod push;
+pub mod releases;
 pub mod segments;
 pub mod shutdown;
 pub mod spelling;

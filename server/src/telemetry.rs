@@ -1,6 +1,6 @@
 //! What the server says about itself: the log, and the registry of its metrics.
 
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,14 +38,45 @@ pub enum LogError {
 ///
 /// [`LogError`].
 pub fn start_log(config: &Log) -> Result<(), LogError> {
-    let filter = EnvFilter::try_new(&config.log)
-        .map_err(|error| LogError::Filter { filter: config.log.clone(), reason: error.to_string() })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let filter = filter(config)?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Forgiving(io::stderr()));
     match config.log_format {
         LogFormat::Text => builder.with_ansi(std::io::stderr().is_terminal()).with_target(false).try_init(),
         LogFormat::Json => builder.json().flatten_event(true).with_current_span(true).try_init(),
     }
     .map_err(|_| LogError::AlreadySet)
+}
+
+/// Takes whatever is written. A log whose reader has gone is no reason for the server to fail: where a write fails, what logs
+/// would otherwise say so on the same closed pipe, and panic.
+struct Forgiving<W>(W);
+
+impl<W: Write> Write for Forgiving<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // The whole line or nothing more of it.
+        let _ = self.0.write_all(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let _ = self.0.flush();
+        Ok(())
+    }
+}
+
+/// The filter that says what is logged.
+fn filter(config: &Log) -> Result<EnvFilter, LogError> {
+    EnvFilter::try_new(&config.log)
+        .map_err(|error| LogError::Filter { filter: config.log.clone(), reason: error.to_string() })
+}
+
+/// Checks what [`start_log`] would be given.
+///
+/// # Errors
+///
+/// [`LogError::Filter`].
+pub fn check_log(config: &Log) -> Result<(), LogError> {
+    filter(config).map(drop)
 }
 
 /// Where every part of the server registers its metrics; `/metrics` answers them all. Clones share it.
@@ -193,6 +224,21 @@ mod tests {
         assert!(text.contains("guidon_answers 43"), "{text}");
         assert!(text.contains(r#"guidon_http_requests_total{method="GET",route="/healthz",status="200"} 1"#), "{text}");
         assert!(text.contains("guidon_revision 42"), "{text}");
+    }
+
+    #[test]
+    fn a_log_that_nobody_reads_takes_everything() {
+        struct Closed;
+        impl Write for Closed {
+            fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+            fn flush(&mut self) -> io::Result<()> {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        }
+        assert_eq!(Forgiving(Closed).write(b"line").ok(), Some(4));
+        assert!(Forgiving(Closed).flush().is_ok());
     }
 
     #[test]

@@ -1,10 +1,12 @@
 //! Starting, stopping, health and metrics.
 
-use std::process::Command;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::support::{ServerProcess, binary};
+use crate::support::{ServerProcess, TestClient, binary};
 
 #[test]
 fn health_readiness_and_metrics_need_no_credential() {
@@ -111,4 +113,45 @@ fn a_start_that_cannot_succeed_says_why_and_what_to_do() {
     let said = String::from_utf8_lossy(&weak.stderr);
     assert!(weak.status.code() == Some(2) && said.contains("GUIDON_ADMIN_TOKEN"), "{said}");
     assert!(!std::path::Path::new(&fresh).exists(), "a refused start left a folder behind");
+}
+
+#[test]
+fn a_server_whose_log_nobody_reads_any_more_serves_and_stops() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut child = Command::new(binary())
+        .args(["serve", "--listen", "127.0.0.1:0", "--log", "debug", "--data"])
+        .arg(folder.path().join("data"))
+        .env("GUIDON_ADMIN_TOKEN", "gdn-test-administrator-token")
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .expect("a server process");
+    // As `guidon serve 2>&1 | head` leaves it: what it says goes to a pipe that is closed.
+    drop(child.stderr.take());
+    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+    let mut first = String::new();
+    out.read_line(&mut first).expect("its address");
+    let url = first.trim().strip_prefix("listening ").expect("its address").to_owned();
+    let client = TestClient::new(&url, Some("gdn-test-administrator-token"));
+    let started = Instant::now();
+    while client.try_send("GET", "/readyz", &[], b"").ok().is_none_or(|answer| answer.status != 200) {
+        assert!(started.elapsed() < Duration::from_secs(60), "it is not ready");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    client.create_flag("a");
+    let sent = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill");
+    assert!(sent.success());
+    let asked = Instant::now();
+    let status = loop {
+        if let Some(status) = child.try_wait().expect("its status") {
+            break Some(status);
+        }
+        if asked.elapsed() > Duration::from_secs(60) {
+            child.kill().expect("killed");
+            child.wait().expect("ended");
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
 }

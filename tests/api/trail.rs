@@ -15,7 +15,7 @@ const KEY: &str = "ada.lovelace@example.com";
 fn guidon(client: &TestClient, credential: &str, arguments: &[&str]) -> Output {
     let mut command = Command::new(binary());
     command.args(arguments).env("GUIDON_SERVER", &client.url).env("GUIDON_TOKEN", credential);
-    command.env("GUIDON_CONFIG", "/nowhere").output().expect("the command")
+    command.env("GUIDON_PROFILES", "/nowhere").output().expect("the command")
 }
 
 fn out(output: &Output) -> String {

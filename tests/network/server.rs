@@ -13,7 +13,7 @@ use guidon_server::app::{self, App};
 use guidon_server::assignments::anonymize::{Pseudonym, PseudonymKey};
 use guidon_server::assignments::{
     AppendError, Assignment, AssignmentLog, BatchLimits, MemoryAssignments, Origin, Page, Query, QueryError,
-    RefusedBatch, Storing,
+    RefusedBatch, Reservoir, Storing,
 };
 use guidon_server::audit::{CheckpointKey, MemoryAudit, Trail, VaultPeople};
 use guidon_server::changes::keysets::MemoryKeySets;
@@ -21,6 +21,7 @@ use guidon_server::changes::request::VaultRequests;
 use guidon_server::changes::{Author, ChangeDraft, ChangeOutcome, ChangeService, NoReaches, Parts, RandomMint};
 use guidon_server::clock::{Clock, ManualClock};
 use guidon_server::config::Config;
+use guidon_server::drills::{DrillParts, DrillService};
 use guidon_server::http::audit::AuditDoor;
 use guidon_server::http::sdk::{self, SdkDoor};
 use guidon_server::http::{MoreRoutes, transport};
@@ -29,7 +30,11 @@ use guidon_server::identity::password::Passwords;
 use guidon_server::identity::sessions::Sessions;
 use guidon_server::identity::sign_in::SignIn;
 use guidon_server::identity::{Identity, Uses};
+use guidon_server::instances::Deployments;
 use guidon_server::journal::{Journal, MemoryJournal};
+use guidon_server::notifications::{
+    self, HttpCaller, MemoryRecordStore, Notifications, SystemResolver, WebhookMetrics,
+};
 use guidon_server::policy::PrincipalKind;
 use guidon_server::push::{Hub, PushLimits};
 use guidon_server::shutdown::Shutdown;
@@ -135,6 +140,7 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         changes: Arc::clone(&changes),
         identity: Arc::clone(&identity),
         uses: Arc::clone(&uses),
+        deployments: Arc::new(Deployments::new(audit.clone(), Arc::clone(&clock))),
         audit: audit.clone(),
         clock: Arc::clone(&clock),
     };
@@ -148,6 +154,24 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         tiers: Arc::new(move || follower.world()),
     };
     let key = CheckpointKey::open(&*store.vault).await?;
+    let notifications = Notifications::new(notifications::Parts {
+        changes: Arc::clone(&changes),
+        events: audit.clone(),
+        people: Arc::new(VaultPeople::new(store.vault.clone())),
+        vault: store.vault.clone(),
+        caller: Arc::new(HttpCaller::new(Arc::new(SystemResolver::default()), Vec::new())?),
+        store: Arc::new(MemoryRecordStore::default()),
+        clock: Arc::clone(&clock),
+        jitter: || 1.0,
+        show_names: false,
+        metrics: WebhookMetrics::default(),
+    });
+    let drills = Arc::new(DrillService::new(DrillParts {
+        changes: Arc::clone(&changes),
+        prober: hub.clone(),
+        log: Arc::clone(&door.log),
+        reservoir: Arc::new(Reservoir::new([1; 32], Arc::clone(&clock))),
+    }));
     let parts = app::Parts {
         changes,
         identity,
@@ -156,6 +180,8 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         uses,
         audit,
         audit_door: Arc::new(AuditDoor::new(trail, key, Arc::clone(&clock))),
+        notifications,
+        drills,
         clock,
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),

@@ -29,7 +29,7 @@ impl Terminal {
     pub fn command(&self, arguments: &[&str], variables: &[(&str, &str)]) -> Command {
         let mut command = Command::new(binary());
         command.args(arguments).env("GUIDON_SERVER", &self.server);
-        command.env("GUIDON_CONFIG", self.folder.path().join("config.toml"));
+        command.env("GUIDON_PROFILES", self.folder.path().join("config.toml"));
         for name in ["GUIDON_TOKEN", "GUIDON_ADMIN_TOKEN", "GUIDON_PASSWORD", "GUIDON_CODE", "GUIDON_DATA"] {
             command.env_remove(name);
         }

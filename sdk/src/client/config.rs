@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::header::HeaderValue;
 
+use super::breaker::BreakerSettings;
 use super::connection::{Connector, TcpConnector, Transport};
 use super::endpoint::{ConfigError, Endpoint, tls_connector};
 use super::hook::Hook;
@@ -16,7 +17,8 @@ use crate::protocol::{Hello, PROTOCOL_VERSION};
 /// Most exposures that may wait to be sent, unless the builder says otherwise.
 pub const DEFAULT_EXPOSURE_QUEUE: usize = 10_000;
 
-/// Longest application name, version, commit, image or instance id, in bytes: what the server takes.
+/// Longest application name, version, commit, image or instance id, in bytes: what the server takes. None of them has control
+/// characters.
 pub const MAX_NAME_BYTES: usize = 256;
 
 /// Sets up a [`Client`]; made by [`Client::builder`]. Every option has a default.
@@ -31,6 +33,7 @@ pub struct ClientBuilder {
     pub(super) init_timeout: Duration,
     request_timeout: Duration,
     pub(super) exposures: ExposureSettings,
+    pub(super) breaker: Option<BreakerSettings>,
     root_certificates: Vec<Vec<u8>>,
     allow_plaintext: bool,
     connector: Arc<dyn Connector>,
@@ -78,6 +81,7 @@ impl ClientBuilder {
             protocol: PROTOCOL_VERSION,
             instance: uuid::Uuid::new_v4().to_string(),
             sdk: super::SDK_NAME.to_owned(),
+            answers_probes: true,
             ..Hello::default()
         };
         Self {
@@ -90,6 +94,7 @@ impl ClientBuilder {
             init_timeout: Duration::from_secs(5),
             request_timeout: Duration::from_secs(10),
             exposures: ExposureSettings::default(),
+            breaker: Some(BreakerSettings::default()),
             root_certificates: Vec::new(),
             allow_plaintext: false,
             connector: Arc::new(TcpConnector),
@@ -225,6 +230,14 @@ impl ClientBuilder {
         self
     }
 
+    /// When an AI path that fails is given up for a while, the baseline answering in its place; `None`: never. Default: after 20
+    /// failures that are at least half the calls of 10 seconds, for 5 seconds and more; see [`BreakerSettings`]. It works in
+    /// this process alone, with or without the server.
+    pub fn breaker(mut self, settings: impl Into<Option<BreakerSettings>>) -> Self {
+        self.breaker = settings.into();
+        self
+    }
+
     /// Trusts the certificates in `pem`, and none of the system's. May be called several times. Default: the system's.
     pub fn root_certificate(mut self, pem: impl Into<Vec<u8>>) -> Self {
         self.root_certificates.push(pem.into());
@@ -276,7 +289,8 @@ impl ClientBuilder {
             ("image()", &hello.image),
             ("instance()", &hello.instance),
         ];
-        let wrong = names.into_iter().find(|(_, text)| text.len() > MAX_NAME_BYTES);
+        let is_wrong = |text: &str| text.len() > MAX_NAME_BYTES || text.chars().any(char::is_control);
+        let wrong = names.into_iter().find(|(_, text)| is_wrong(text));
         let wrong = wrong.map(|(name, _)| name).or(hello.instance.is_empty().then_some("instance()"));
         wrong.map_or(Ok(()), |name| Err(ConfigError::Name(name)))
     }

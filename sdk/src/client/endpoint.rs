@@ -24,8 +24,9 @@ pub enum ConfigError {
     /// The SDK key is empty or holds characters that cannot be sent.
     #[error("the SDK key is empty or holds characters other than visible ASCII")]
     SdkKey,
-    /// The application's name, version, commit or image, or the instance id, is too long, or the instance id is empty.
-    #[error("{0} must have at most {max} bytes, and the instance id at least one", max = super::MAX_NAME_BYTES)]
+    /// The application's name, version, commit or image, or the instance id, is too long or has control characters, or the instance id is
+    /// empty.
+    #[error("{0} must have at most {max} bytes and no control characters, and the instance id at least one byte", max = super::MAX_NAME_BYTES)]
     Name(&'static str),
     /// A root certificate is not PEM, or there is none in it.
     #[error("the root certificate is not usable: {0}")]

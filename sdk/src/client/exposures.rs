@@ -67,6 +67,13 @@ impl Recorder {
         }
     }
 
+    /// Records that a breaker kept the unit from the assigned path, unless that was recorded within the present window.
+    pub(super) fn skipped(&self, exposure: Exposure) {
+        if self.seen.is_new(&exposure.flag, Unit::Text(&exposure.unit), &exposure.delivered) {
+            self.push(exposure);
+        }
+    }
+
     /// Records an outcome, whatever was recorded before.
     pub(super) fn outcome(&self, exposure: Exposure) {
         self.push(exposure);

@@ -5,6 +5,7 @@
 //! snapshot file is written by a thread of its own.
 
 mod bootstrap;
+mod breaker;
 mod changed;
 mod clock;
 mod config;
@@ -30,6 +31,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 pub use bootstrap::MAX_FILE_BYTES;
+pub use breaker::{BreakerReport, BreakerSettings, BreakerState, MAX_BREAKERS};
 pub use config::{ClientBuilder, DEFAULT_EXPOSURE_QUEUE, MAX_NAME_BYTES};
 pub use connection::{BoxFuture, Connector, Io, MAX_MESSAGE_BYTES, TcpConnector};
 pub use endpoint::ConfigError;
@@ -146,6 +148,12 @@ impl Client {
     #[must_use]
     pub fn snapshot(&self) -> Option<Arc<Snapshot>> {
         self.inner.shared.snapshot.load_full()
+    }
+
+    /// The circuit breakers of AI paths that have ever opened, by flag and variation; see [`ClientBuilder::breaker`].
+    #[must_use]
+    pub fn breakers(&self) -> Vec<BreakerReport> {
+        self.inner.shared.breakers.reports()
     }
 
     /// Calls `listener` after every change of a flag, until the subscription is dropped. The listener runs on the client's

@@ -7,6 +7,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 
 use super::Client;
+use super::breaker::{Ended, Permit};
 use super::shared::{Flag, exposure};
 use crate::eval::Evaluation;
 use crate::model::Context;
@@ -98,15 +99,17 @@ impl<A, B> Path<'_, A, B> {
         A: FnOnce() -> Result<T, E>,
         B: FnOnce() -> T,
     {
-        let (assigned, attempt) = decide(self.client, self.flag, self.context);
-        let Some(attempt) = attempt else { return baseline(assigned, Cause::Normal, None, (self.baseline)()) };
+        let attempt = match decide(self.client, self.flag, self.context) {
+            Decision::Try(attempt) => attempt,
+            Decision::Baseline(assigned, cause) => return baseline(assigned, cause, None, (self.baseline)()),
+        };
         // What the closure captured is not looked at again after a panic: it was moved in.
         let failure = match catch_unwind(AssertUnwindSafe(self.ai)) {
-            Ok(Ok(value)) => return attempt.delivered(assigned, value),
+            Ok(Ok(value)) => return attempt.delivered(value),
             Ok(Err(error)) => (Cause::Error, Some(error)),
             Err(_) => (Cause::Panic, None),
         };
-        attempt.failed(failure.0);
+        let assigned = attempt.failed(failure.0);
         baseline(assigned, failure.0, failure.1, (self.baseline)())
     }
 
@@ -130,18 +133,20 @@ impl<A, B> Path<'_, A, B> {
         FA: Future<Output = Result<T, E>>,
         FB: Future<Output = T>,
     {
-        let (assigned, attempt) = decide(self.client, self.flag, self.context);
-        let Some(attempt) = attempt else { return baseline(assigned, Cause::Normal, None, (self.baseline)().await) };
+        let attempt = match decide(self.client, self.flag, self.context) {
+            Decision::Try(attempt) => attempt,
+            Decision::Baseline(assigned, cause) => return baseline(assigned, cause, None, (self.baseline)().await),
+        };
         let ai = self.ai;
         // The closure runs within the future, so that a panic in it is caught too.
         let guarded = AssertUnwindSafe(async move { ai().await }).catch_unwind();
         let failure = match limited(self.timeout, guarded).await {
-            Some(Ok(Ok(value))) => return attempt.delivered(assigned, value),
+            Some(Ok(Ok(value))) => return attempt.delivered(value),
             Some(Ok(Err(error))) => (Cause::Error, Some(error)),
             Some(Err(_)) => (Cause::Panic, None),
             None => (Cause::Timeout, None),
         };
-        attempt.failed(failure.0);
+        let assigned = attempt.failed(failure.0);
         baseline(assigned, failure.0, failure.1, (self.baseline)().await)
     }
 }
@@ -153,16 +158,28 @@ impl<A, B> std::fmt::Debug for Path<'_, A, B> {
     }
 }
 
-/// The assigned variation, and an attempt if it is the AI path's. What is not attempted is recorded here.
-fn decide<'a>(client: &'a Client, flag: Flag<'_>, context: &Context<'_>) -> (Option<String>, Option<Attempt<'a>>) {
+/// What a call does.
+#[expect(clippy::large_enum_variant, reason = "it lives for one call; a box would allocate at each")]
+enum Decision<'a> {
+    /// The AI path is tried.
+    Try(Attempt<'a>),
+    /// The baseline answers: for the assigned variation, and why.
+    Baseline(Option<String>, Cause),
+}
+
+/// Decides what a call does. What is not attempted is recorded here.
+fn decide<'a>(client: &'a Client, flag: Flag<'_>, context: &Context<'_>) -> Decision<'a> {
     let shared = &client.inner.shared;
     shared.evaluate(flag, context, |evaluation, revision| {
-        let assigned = evaluation.variation_key().map(str::to_owned);
-        if evaluation.is_ai() {
-            return (assigned, Some(Attempt::new(client, flag.key(), evaluation, revision)));
+        let assigned = evaluation.variation_key();
+        if !evaluation.is_ai() {
+            shared.record(flag.key(), evaluation, revision);
+            return Decision::Baseline(assigned.map(str::to_owned), Cause::Normal);
         }
-        shared.record(flag.key(), evaluation, revision);
-        (assigned, None)
+        let permit = shared.breakers.admit(flag.key(), assigned.unwrap_or_default());
+        let skipped = permit.as_ref().is_some_and(Permit::is_refusal);
+        let attempt = Attempt::new(client, flag.key(), evaluation, revision, permit);
+        if skipped { attempt.skipped() } else { Decision::Try(attempt) }
     })
 }
 
@@ -182,31 +199,45 @@ async fn limited<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Out
     }
 }
 
-/// An AI path that is running. Whatever becomes of it is recorded once; if it is dropped, as cancelled.
+/// An AI path that is running. Whatever becomes of it is recorded once, and told to its breaker; if it is dropped, as cancelled.
 struct Attempt<'a> {
     client: &'a Client,
+    flag: String,
+    assigned: Option<String>,
     /// `None` once it is recorded, and for an evaluation without a unit, which is not recorded.
     record: Option<Exposure>,
     /// Key of the variation whose code answers in its place.
     baseline: String,
+    /// `None` once the breaker knows, and where there is none.
+    permit: Option<Permit>,
 }
 
 impl<'a> Attempt<'a> {
-    fn new(client: &'a Client, flag: &str, evaluation: &Evaluation<'_>, revision: Option<&Revision>) -> Self {
+    fn new(
+        client: &'a Client,
+        flag: &str,
+        evaluation: &Evaluation<'_>,
+        revision: Option<&Revision>,
+        permit: Option<Permit>,
+    ) -> Self {
         let recorded = client.inner.shared.recording && evaluation.unit().is_some();
         let record = recorded.then(|| exposure(flag, evaluation, revision));
         let baseline = evaluation.baseline().map(|variation| variation.key().to_owned()).unwrap_or_default();
-        Self { client, record, baseline }
+        let assigned = evaluation.variation_key().map(str::to_owned);
+        Self { client, flag: flag.to_owned(), assigned, record, baseline, permit }
     }
 
-    fn delivered<T, E>(mut self, assigned: Option<String>, value: T) -> PathDetail<T, E> {
+    fn delivered<T, E>(mut self, value: T) -> PathDetail<T, E> {
+        self.end(Ended::Well);
         if let Some(record) = self.record.take() {
             self.client.inner.shared.recorder.served_as(record);
         }
-        PathDetail { value, ran: Ran::Ai, assigned, cause: Cause::Normal, error: None }
+        PathDetail { value, ran: Ran::Ai, assigned: self.assigned.take(), cause: Cause::Normal, error: None }
     }
 
-    fn failed(mut self, cause: Cause) {
+    /// The assigned variation, for whoever answers in its place.
+    fn failed(mut self, cause: Cause) -> Option<String> {
+        self.end(Ended::Badly);
         if let Some(record) = self.record.take() {
             tracing::warn!(
                 flag = record.flag,
@@ -217,11 +248,29 @@ impl<'a> Attempt<'a> {
             let delivered = std::mem::take(&mut self.baseline);
             self.client.inner.shared.recorder.outcome(Exposure { delivered, cause, ..record });
         }
+        self.assigned.take()
+    }
+
+    /// The breaker is open.
+    fn skipped(mut self) -> Decision<'a> {
+        self.permit = None;
+        if let Some(record) = self.record.take() {
+            let delivered = std::mem::take(&mut self.baseline);
+            self.client.inner.shared.recorder.skipped(Exposure { delivered, cause: Cause::Breaker, ..record });
+        }
+        Decision::Baseline(self.assigned.take(), Cause::Breaker)
+    }
+
+    fn end(&mut self, ended: Ended) {
+        if let Some(permit) = self.permit.take() {
+            permit.ended(&self.flag, self.assigned.as_deref().unwrap_or_default(), ended);
+        }
     }
 }
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
+        self.end(Ended::Cancelled);
         if let Some(record) = self.record.take() {
             self.client.inner.shared.recorder.outcome(Exposure { cause: Cause::Cancelled, ..record });
         }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
 
+use super::breaker::{BreakerSettings, Breakers};
 use super::changed::{self, Touched};
 use super::clock;
 use super::exposures::Recorder;
@@ -41,6 +42,7 @@ pub(crate) struct Shared {
     pub(super) status: watch::Sender<Status>,
     pub(super) recorder: Recorder,
     pub(super) recording: bool,
+    pub(super) breakers: Breakers,
     pub(super) hooks: Box<[Arc<dyn Hook>]>,
     pub(super) listeners: Listeners,
 }
@@ -62,12 +64,18 @@ impl<'a> Flag<'a> {
 }
 
 impl Shared {
-    pub(super) fn new(recorder: Recorder, recording: bool, hooks: Vec<Arc<dyn Hook>>) -> Self {
+    pub(super) fn new(
+        recorder: Recorder,
+        recording: bool,
+        breaker: Option<BreakerSettings>,
+        hooks: Vec<Arc<dyn Hook>>,
+    ) -> Self {
         Self {
             snapshot: ArcSwapOption::empty(),
             status: watch::Sender::new(Status { state: State::Initializing, refused: false }),
             recorder,
             recording,
+            breakers: Breakers::new(breaker),
             hooks: hooks.into(),
             listeners: Listeners::new(),
         }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 
 use super::bootstrap::{self, Keeper, LoadError};
+use super::breaker::BreakerSettings;
 use super::config::ClientBuilder;
 use super::driver::{Driver, Parts};
 use super::endpoint::ConfigError;
@@ -23,7 +24,7 @@ pub(super) async fn connect(mut builder: ClientBuilder) -> Result<Client, Connec
     let transport = Arc::new(builder.transport()?);
     let (recorder, queue) = Recorder::new(builder.exposures.queue);
     let hooks = std::mem::take(&mut builder.hooks);
-    let shared = Arc::new(Shared::new(recorder, builder.exposures.enabled, hooks));
+    let shared = Arc::new(Shared::new(recorder, builder.exposures.enabled, builder.breaker, hooks));
     let mut hello = Hello { epoch: clock::new_epoch(), ..builder.hello.clone() };
     let scope = builder.scope();
     if let Some((snapshot, own)) = first_snapshot(&builder, &scope).await {
@@ -105,7 +106,7 @@ impl Client {
     #[must_use]
     pub fn offline(snapshot: Snapshot) -> Self {
         let (recorder, _) = Recorder::new(1);
-        let shared = Arc::new(Shared::new(recorder, false, Vec::new()));
+        let shared = Arc::new(Shared::new(recorder, false, Some(BreakerSettings::default()), Vec::new()));
         let client = Self { inner: Arc::new(Inner { shared, control: None, keeper: None }) };
         client.serve_offline(snapshot);
         client
@@ -115,10 +116,11 @@ impl Client {
     #[cfg(any(feature = "testing", test))]
     pub(crate) fn recording(
         hooks: Vec<Arc<dyn super::Hook>>,
+        breaker: Option<BreakerSettings>,
         exposures: usize,
     ) -> (Self, mpsc::Receiver<crate::protocol::Exposure>) {
         let (recorder, queue) = Recorder::new(exposures);
-        let shared = Arc::new(Shared::new(recorder, true, hooks));
+        let shared = Arc::new(Shared::new(recorder, true, breaker, hooks));
         (Self { inner: Arc::new(Inner { shared, control: None, keeper: None }) }, queue)
     }
 

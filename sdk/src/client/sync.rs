@@ -334,6 +334,7 @@ impl SyncMachine {
             ServerMessage::Current { revision } => self.current(revision, now, random, actions),
             ServerMessage::ExposuresStored { batch } => actions.push(Action::ExposuresStored(batch)),
             ServerMessage::ExposuresRefused { batch, reason } => actions.push(Action::ExposuresRefused(batch, reason)),
+            ServerMessage::Probe { probe } => actions.push(Action::Send(ClientMessage::Probed { probe })),
             ServerMessage::Heartbeat { .. } | ServerMessage::Unknown => {}
         }
     }

@@ -179,6 +179,12 @@ impl FileAssignmentLog {
         Ok((Self { shared: Arc::new(shared) }, recovered))
     }
 
+    /// Reads the log under it, for a copy.
+    #[must_use]
+    pub fn reader(&self) -> log::Reader {
+        self.shared.log.reader()
+    }
+
     /// The log's condition, for health checks and metrics.
     #[must_use]
     pub fn health(&self) -> log::Health {

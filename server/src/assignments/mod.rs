@@ -10,6 +10,7 @@ mod memory;
 mod metrics;
 mod query;
 mod record;
+mod reservoir;
 mod watermarks;
 
 use std::sync::Arc;
@@ -24,6 +25,9 @@ pub use memory::MemoryAssignments;
 pub use metrics::AssignmentMetrics;
 pub use query::{Cursor, Line, MAX_PAGE_ITEMS, MalformedCursor, Page, Query, QueryError};
 pub use record::Assignment;
+pub use reservoir::{
+    MAX_SAMPLED_ENVIRONMENTS, MAX_SAMPLED_UNIT_BYTES, MAX_SAMPLED_UNITS, PERIOD_MS, Reservoir, Sampled, SampledLog,
+};
 
 /// The environment an exposure comes from.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]

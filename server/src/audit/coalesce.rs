@@ -1,13 +1,13 @@
 //! Making few events of many that are alike, without losing count.
 //!
-//! The first event of a kind, actor, origin, project, environment, flag, action and credential passes at once; the rest of
+//! The first event of a kind, actor, origin, project, environment, flag, action, credential and build passes at once; the rest of
 //! the following window becomes one event with a count. What comes from too many places at once is no longer told apart:
 //! beyond a rate, events of one kind become one, with a count. Each kind has a rate of its own, so that a flood of refused
 //! credentials does not hide who signed in. No clock is read here.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
-use super::{Event, EventKind};
+use super::{Deployment, Event, EventKind};
 
 /// The origin of an event that stands for many that were not told apart.
 pub const MANY_ORIGINS: &str = "many";
@@ -45,6 +45,7 @@ struct Likeness {
     flag: Option<String>,
     action: Option<String>,
     credential: Option<String>,
+    deployment: Option<Deployment>,
 }
 
 impl Likeness {
@@ -58,6 +59,7 @@ impl Likeness {
             flag: event.flag.clone(),
             action: event.action.clone(),
             credential: event.credential.clone(),
+            deployment: event.deployment.clone(),
         }
     }
 }
@@ -256,6 +258,7 @@ mod tests {
             Event { flag: some(), ..plain.clone() },
             Event { action: some(), ..plain.clone() },
             Event { credential: some(), ..plain.clone() },
+            Event { deployment: Some(Deployment::default()), ..plain.clone() },
             plain,
         ];
         let count = others.len();

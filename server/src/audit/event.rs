@@ -32,13 +32,19 @@ pub enum EventKind {
     Erased,
     /// The audit trail was exported.
     Exported,
+    /// A build of an application connected to an environment for the first time.
+    Deployment,
+    /// A backup of the store was taken.
+    BackedUp,
+    /// The store was made from a backup.
+    Restored,
     /// The second log itself lost events because it could not be written; says how many.
     EventsLost,
 }
 
 impl EventKind {
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 17] = [
         Self::Refused,
         Self::CredentialRefused,
         Self::SignedIn,
@@ -52,6 +58,9 @@ impl EventKind {
         Self::TokenExchanged,
         Self::Erased,
         Self::Exported,
+        Self::Deployment,
+        Self::BackedUp,
+        Self::Restored,
         Self::EventsLost,
     ];
 
@@ -72,6 +81,9 @@ impl EventKind {
             Self::TokenExchanged => "tokenExchanged",
             Self::Erased => "erased",
             Self::Exported => "exported",
+            Self::Deployment => "deployment",
+            Self::BackedUp => "backedUp",
+            Self::Restored => "restored",
             Self::EventsLost => "eventsLost",
         }
     }
@@ -111,8 +123,32 @@ pub struct Event {
     /// What else there is to say, in words without names.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub detail: String,
+    /// The build that was seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Deployment>,
     /// How many like it this one stands for, itself among them.
     pub count: u32,
+}
+
+/// A build of an application, as an SDK instance reported it. What is empty was not reported.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Deployment {
+    /// Name of the application.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub application: String,
+    /// Version of the application.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub version: String,
+    /// Source commit it was built from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub commit: String,
+    /// Digest of the image it runs from.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub image: String,
+    /// Name and version of the SDK.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub sdk: String,
 }
 
 impl Event {
@@ -131,6 +167,7 @@ impl Event {
             policies: Vec::new(),
             credential: None,
             detail: String::new(),
+            deployment: None,
             count: 1,
         }
     }

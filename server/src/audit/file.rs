@@ -122,6 +122,12 @@ impl FileAuditLog {
         }
     }
 
+    /// Reads the log under it, for a copy.
+    #[must_use]
+    pub fn reader(&self) -> log::Reader {
+        self.shared.log.reader()
+    }
+
     /// Present condition.
     #[must_use]
     pub fn health(&self) -> AuditHealth {

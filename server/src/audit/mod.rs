@@ -24,7 +24,7 @@ pub use checkpoint::{
     Findings, JournalPoint, Present, SecurityPoint, check_against, compare, verify_checkpoint,
 };
 pub use coalesce::{CoalesceLimits, Coalescer, MANY_ORIGINS};
-pub use event::{AuditLog, Event, EventKind};
+pub use event::{AuditLog, Deployment, Event, EventKind};
 pub use events::{Events, EventsError};
 pub use export::{CSV_COLUMNS, Export, ExportError, ExportFormat};
 pub use file::{AuditHealth, AuditOptions, AuditRetention, FileAuditLog};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{People, Person, Place, StoredEvent};
+use super::{Deployment, People, Person, Place, StoredEvent};
 use crate::changes::describe;
 use crate::environments::Tier;
 use crate::journal::{Entry, ObjectId, StoredEntry};
@@ -65,6 +65,9 @@ pub struct AuditRecord {
     /// The credential that was used, by id.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub credential: Option<String>,
+    /// The build that was seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deployment: Option<Deployment>,
     /// Why it was allowed, or refused.
     #[serde(flatten)]
     pub grounds: Grounds,
@@ -138,6 +141,15 @@ fn grounds_of(entry: &Entry, people: &dyn People) -> Grounds {
 fn approvers_of(entry: &Entry) -> impl Iterator<Item = &str> {
     let grounds = entry.grounds.iter();
     grounds.flat_map(|grounds| grounds.approvals.iter().map(|approval| &*approval.by).chain(grounds.author.as_deref()))
+}
+
+/// What is said of a build.
+fn seen(build: &Deployment) -> String {
+    let named = if build.application.is_empty() { "an application without a name" } else { &build.application };
+    let facts = [("version", &build.version), ("commit", &build.commit), ("image", &build.image), ("SDK", &build.sdk)];
+    let facts = facts.into_iter().filter(|(_, value)| !value.is_empty());
+    let facts: Vec<String> = facts.map(|(name, value)| format!("{name} {value}")).collect();
+    format!("first sight of {named}: {}", facts.join(", "))
 }
 
 /// Says which tier an environment belongs to.
@@ -221,6 +233,10 @@ impl About {
                     about.environments.insert(environment.clone());
                     about.flags.insert(key.clone());
                 }
+                ObjectId::Drill(environment, key) => {
+                    about.environments.insert(environment.clone());
+                    about.flags.insert(key.clone());
+                }
                 ObjectId::Segment(environment, key) => {
                     about.environments.insert(environment.clone());
                     about.segments.insert(key.clone());
@@ -229,6 +245,7 @@ impl About {
                 // Where it was judged, which the grounds say.
                 ObjectId::Request(_)
                 | ObjectId::Review(_)
+                | ObjectId::Webhook(_)
                 | ObjectId::Principal(_)
                 | ObjectId::RoleBinding(_)
                 | ObjectId::Token(_)
@@ -301,6 +318,7 @@ impl AuditRecord {
             comment: entry.comment.clone(),
             commit: entry.commit.clone(),
             credential: entry.grounds.as_ref().and_then(|grounds| grounds.credential.clone()),
+            deployment: None,
             grounds: grounds_of(entry, people),
             needs_review,
             count: 1,
@@ -313,6 +331,7 @@ impl AuditRecord {
     pub fn of_event(stored: &StoredEvent, people: &dyn People, tiers: &dyn Tiers) -> Self {
         let event = stored.event.clone();
         let About { environments, tiers, .. } = About::event(stored, tiers);
+        let said = Some(event.detail).filter(|detail| !detail.is_empty());
         Self {
             id: format!("s:{}", stored.seq),
             at: event.at,
@@ -326,10 +345,11 @@ impl AuditRecord {
             flags: event.flag.into_iter().collect(),
             segments: Vec::new(),
             actions: event.action.into_iter().collect(),
-            summary: if event.detail.is_empty() { Vec::new() } else { vec![event.detail] },
+            summary: event.deployment.as_ref().map(seen).into_iter().chain(said).collect(),
             comment: String::new(),
-            commit: None,
+            commit: event.deployment.as_ref().map(|it| it.commit.clone()).filter(|commit| !commit.is_empty()),
             credential: event.credential,
+            deployment: event.deployment,
             grounds: Grounds { policies: event.policies, ..Grounds::default() },
             needs_review: false,
             count: event.count,

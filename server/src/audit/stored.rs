@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
-use super::Event;
+use super::{Deployment, Event};
 use crate::journal::ChainHash;
 
 /// Version of the stored event's JSON; every older version stays readable.
@@ -172,6 +172,9 @@ pub(super) fn bounded(mut event: Event) -> Event {
     optional.into_iter().flatten().chain([&mut event.origin_id, &mut event.detail]).for_each(cut);
     event.policies.truncate(MAX_POLICIES);
     event.policies.iter_mut().for_each(cut);
+    if let Some(Deployment { application, version, commit, image, sdk }) = &mut event.deployment {
+        [application, version, commit, image, sdk].into_iter().for_each(cut);
+    }
     event
 }
 

@@ -6,13 +6,14 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use super::{Instruction, RequestEdit, request};
+use crate::drills::{DrillEdit, StandingDrill};
 use crate::environments::{Environment, Tier};
 use crate::identity::{self, Directory};
 use crate::journal::{ObjectHash, ObjectId};
 use crate::state::{
     Finding, FlagState, KeySetSource, Project, Review, SegmentState, World, hash_in_directory, hash_object,
 };
-use crate::{environments, flags, segments};
+use crate::{environments, flags, notifications, segments};
 
 /// Why a resolved instruction does not apply.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -136,7 +137,8 @@ impl<'a> Draft<'a> {
     pub(crate) fn into_world(self) -> World {
         let mut world = self.before.clone();
         world.directory = self.directory;
-        let Some(project) = self.project else { return world };
+        let Some(mut project) = self.project else { return world };
+        flags::note_served(self.before.projects.get(&self.key).map(|before| &**before), &mut project, &self.named);
         for id in self.named.iter().filter_map(|object| if let ObjectId::SdkKey(id) = object { Some(id) } else { None })
         {
             let old = self.before.projects.get(&self.key).and_then(|project| project.sdk_keys.get(id));
@@ -187,8 +189,11 @@ impl<'a> Draft<'a> {
             flags: Default::default(),
             segments: Default::default(),
             sdk_keys: Default::default(),
+            served_variations: Default::default(),
             requests: Default::default(),
             reviews: Default::default(),
+            webhooks: Default::default(),
+            drills: Default::default(),
         });
         Ok(())
     }
@@ -206,6 +211,10 @@ impl<'a> Draft<'a> {
         }
         if let Instruction::Request(edit) = instruction {
             self.edit_request(project, edit)
+        } else if let Instruction::Webhook(edit) = instruction {
+            notifications::apply(project, edit, self.at, self.revision)
+        } else if let (Instruction::Drill(edit), Some(environment)) = (instruction, environment) {
+            self.edit_drill(project, environment, edit)
         } else if let Some(key) = instruction.flag() {
             self.edit_flag(project, key, environment, instruction, keys)
         } else if let (Some(key), Some(environment)) = (instruction.segment(), environment) {
@@ -227,6 +236,7 @@ impl<'a> Draft<'a> {
         let stored = flags::apply(old.as_ref().map(|old| &*old.stored), environment, instruction)?;
         let Some(stored) = stored else {
             project.flags.remove(key);
+            project.drills = project.drills.clone().into_iter().filter(|((_, flag), _)| flag != key).collect();
             return Ok(());
         };
         let created_at = old.as_ref().map_or(self.at, |old| old.created_at);
@@ -235,6 +245,18 @@ impl<'a> Draft<'a> {
         (state.updated_at, state.revision) = (self.at, self.revision);
         state.served.extend(old.iter().flat_map(|old| old.served.iter().cloned()));
         project.flags.insert(key.to_owned(), Arc::new(state));
+        Ok(())
+    }
+
+    fn edit_drill(&self, project: &mut Project, environment: &str, edit: &DrillEdit) -> Result<(), ApplyError> {
+        let DrillEdit::RecordDrill { flag, report } = edit;
+        if !project.flags.contains_key(flag) {
+            return Err(unknown("flag", flag));
+        }
+        let (place, report) = ((environment.to_owned(), flag.clone()), (**report).clone());
+        let (environment, flag) = place.clone();
+        let standing = StandingDrill { environment, flag, at: self.at, revision: self.revision, report };
+        project.drills.insert(place, Arc::new(standing));
         Ok(())
     }
 

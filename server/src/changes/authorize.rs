@@ -9,6 +9,7 @@ use super::reach::Reach;
 use super::request::{Approval, ChangeRequest, Content, Party, Risk};
 use super::risk::{EditKinds, RiskFacts, assess};
 use super::{Author, Instruction, RequestEdit};
+use crate::drills::is_rehearsed;
 use crate::environments::Tier;
 use crate::journal::{Grounds, ObjectId};
 use crate::policy::{
@@ -324,8 +325,21 @@ impl Judging<'_> {
             facts.direction = Direction::Widening;
         }
         facts.own = self.is_own();
+        facts.drill_fresh = self.is_rehearsed();
         facts.approved_plan = self.author.kind == PrincipalKind::System;
         facts
+    }
+
+    /// Whether the way back of every flag that the change edits, or that an edit of a segment moves people of, was rehearsed.
+    fn is_rehearsed(&self) -> bool {
+        let Some(project) = self.before.projects.get(self.project) else { return false };
+        let mut flags: BTreeSet<String> =
+            self.instructions.iter().filter_map(Instruction::flag).map(str::to_owned).collect();
+        if self.instructions.iter().any(|instruction| instruction.segment().is_some()) {
+            let environments = self.touched();
+            flags.extend(environments.iter().flat_map(|key| self.movement(key).flags));
+        }
+        !flags.is_empty() && flags.iter().all(|flag| is_rehearsed(project, flag, self.now))
     }
 
     /// Whether the request that the change is about is the author's own, or of an AI agent of theirs, or of who owns them.
@@ -387,6 +401,7 @@ impl Judging<'_> {
                 risk_level: judgement.risk.level,
                 approved_plan: true,
                 by_agent: self.author.kind == PrincipalKind::Agent,
+                drill_fresh: self.is_rehearsed(),
                 in_scope: true,
                 ..Facts::default()
             };
@@ -399,9 +414,15 @@ impl Judging<'_> {
                 }
             }
         }
-        let turns_on = self.instructions.iter().any(|it| matches!(it.edit(), Instruction::TurnFlagOn { .. }));
-        let widens_production = (judgement.direction == Direction::Widening || turns_on)
-            && judgement.environments.iter().any(|key| environment(project, key).tier == Some(Tier::Production));
+        let turns_on = |key: &str| {
+            self.instructions.iter().any(|it| {
+                matches!(it.edit(), Instruction::TurnFlagOn { .. }) && it.environment(self.environment) == Some(key)
+            })
+        };
+        let widens_production = judgement.environments.iter().any(|key| {
+            environment(project, key).tier == Some(Tier::Production)
+                && (turns_on(key) || self.movement(key).direction == Direction::Widening)
+        });
         let fresh = has_fresh_factor(self.author, self.now);
         if judgement.applies_by_itself() && widens_production && self.author.kind == PrincipalKind::Human && !fresh {
             // It would be made at once: with nobody else looking, it is the author's factor that counts.
@@ -468,7 +489,7 @@ impl Judging<'_> {
         for key in &environments {
             let movement = self.movement(key);
             let tier = project.environments.get(key).map_or(Tier::Production, |environment| environment.tier);
-            let assessed = assess(&RiskFacts::new(tier, &movement, &kinds));
+            let assessed = assess(&RiskFacts::new(tier, &movement, &kinds, self.is_rehearsed()));
             let risk = Risk {
                 score: assessed.score,
                 level: assessed.level,

@@ -4,6 +4,7 @@ use guidon_sdk::model::{Rollout, SLOTS, Serve};
 
 use super::instruction::SegmentList;
 use super::{Instruction, RequestEdit};
+use crate::drills::DrillEdit;
 use crate::identity::DirectoryEdit;
 
 /// What an instruction does, as a sentence without a full stop, as in `turned summary-engine on in production`.
@@ -39,6 +40,12 @@ fn about_project(instruction: &Instruction) -> String {
         Instruction::LiftFreeze { id } => format!("lifted the freeze {id}"),
         Instruction::Directory(edit) => about_directory(edit),
         Instruction::Request(edit) => about_request(edit),
+        Instruction::Webhook(edit) => edit.describe(),
+        Instruction::Drill(edit) => {
+            let DrillEdit::RecordDrill { flag, report } = &**edit;
+            let outcome = if report.passed { "passed" } else { "failed" };
+            format!("recorded a rollback drill of {flag} to revision {}, which {outcome},", report.to_revision)
+        }
         other => other.kind().to_owned(),
     }
 }

@@ -15,8 +15,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
 use serde_json::{Map, Value};
 
 use super::RequestEdit;
+use crate::drills::DrillEdit;
 use crate::environments::{Audience, Tier};
 use crate::identity::DirectoryEdit;
+use crate::notifications::WebhookEdit;
 use crate::policy::{Action, Group};
 use crate::segments::StoredSegment;
 
@@ -117,6 +119,12 @@ pub enum Instruction {
     /// An edit of a change request.
     #[serde(skip)]
     Request(Box<RequestEdit>),
+    /// An edit of a webhook.
+    #[serde(skip)]
+    Webhook(Box<WebhookEdit>),
+    /// The record of a rollback drill, which only the server makes.
+    #[serde(skip)]
+    Drill(Box<DrillEdit>),
 
     /// An edit in an environment of its own, whatever its change names. Made by [`Instruction::within`] and by reading only, which
     /// see to it that the edit is one of an environment and not another of these.
@@ -470,6 +478,8 @@ impl Serialize for Instruction {
         match self {
             Self::Directory(edit) => return edit.serialize(serializer),
             Self::Request(edit) => return edit.serialize(serializer),
+            Self::Webhook(edit) => return edit.serialize(serializer),
+            Self::Drill(edit) => return edit.serialize(serializer),
             Self::Within { environment, edit } => {
                 let flat = edit.serialize(serde_json::value::Serializer).map_err(ser::Error::custom)?;
                 let Value::Object(mut flat) = flat else {
@@ -497,8 +507,13 @@ impl Serialize for Instruction {
 impl<'de> Deserialize<'de> for Instruction {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let mut flat = Map::deserialize(deserializer)?;
+        let is_of_webhook = |kind: &str| WebhookEdit::KINDS.contains(&kind);
+        if flat.get("kind").and_then(Value::as_str).is_some_and(is_of_webhook) {
+            return read(flat).map(|edit| Self::Webhook(Box::new(edit)));
+        }
         match flat.get("kind").and_then(Value::as_str).and_then(|kind| kind.parse::<Action>().ok()).map(Action::group) {
             Some(Group::Request) => return read(flat).map(|edit| Self::Request(Box::new(edit))),
+            Some(Group::Rehearse) => return read(flat).map(|edit| Self::Drill(Box::new(edit))),
             Some(Group::Administer | Group::Credential) if is_of_directory(&flat) => {
                 return read(flat).map(|edit| Self::Directory(Box::new(edit)));
             }

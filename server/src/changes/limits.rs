@@ -32,6 +32,12 @@ pub const MAX_ENVIRONMENTS: usize = definitions::MAX_ENVIRONMENTS;
 /// Most flags of a project.
 pub const MAX_FLAGS: usize = 20_000;
 
+/// Most variations that a flag has served in production, removed ones among them, and those that it has now.
+pub const MAX_KEPT_VARIATIONS: usize = 1_000;
+
+/// Most flags of a project, deleted ones among them, of which is kept what they served in production.
+pub const MAX_KEPT_FLAGS: usize = 100_000;
+
 /// Most segments of a project.
 pub const MAX_SEGMENTS: usize = 10_000;
 

@@ -22,6 +22,7 @@ mod requests;
 pub(crate) mod resolve;
 mod revert;
 pub mod risk;
+mod rollback;
 mod service;
 mod subject;
 mod validate;
@@ -41,6 +42,8 @@ pub use reaches::{LoggedReaches, NoReaches, Reaches};
 pub use request::{ChangeRequest, RequestEdit};
 pub use requests::RequestRevision;
 pub use revert::RevertDraft;
+pub(crate) use rollback::Rehearsal;
+pub use rollback::{RollbackDraft, RollbackOutcome};
 pub use service::{ChangeService, DEFAULT_PROJECT, Parts};
 
 #[cfg(test)]

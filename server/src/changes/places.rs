@@ -46,7 +46,8 @@ pub(crate) fn places(world: &World, project: &str, named: Option<&str>, instruct
             Instruction::CreateProject { .. } => vec![installation()],
             _ => state.map_or_else(Vec::new, |state| in_project(state, named, instruction)),
         };
-        let flag = instruction.flag().map(str::to_owned);
+        let drilled = if let Instruction::Drill(edit) = instruction.edit() { Some(edit.flag()) } else { None };
+        let flag = instruction.flag().or(drilled).map(str::to_owned);
         places.extend(resources.into_iter().map(|resource| Place { action, resource, flag: flag.clone() }));
     }
     places.dedup();
@@ -89,6 +90,10 @@ fn in_project(project: &Project, named: Option<&str>, instruction: &Instruction)
             vec![environment(project, &key.unwrap_or_default())]
         }
         Instruction::Request(edit) => of_request(project, edit),
+        // What a webhook tells of is the whole project, whatever its filters say.
+        Instruction::Webhook(_) => {
+            vec![Resource { project: project.key.clone(), environment: String::new(), tier: None }]
+        }
         Instruction::CreateFlag { flag } => {
             // What the definition says of an environment by itself is an edit there.
             let silent = flag.default_environment();

@@ -121,8 +121,9 @@ impl Preparing<'_> {
             let edit = directory::resolve(&mut filling, DirectoryEdit::clone(edit));
             return (self.problems.len() == before).then(|| Instruction::Directory(Box::new(edit)));
         }
-        if matches!(instruction.edit(), Instruction::CreateProject { .. } | Instruction::Request(_)) {
-            return self.as_sent(at, instruction.edit());
+        let edit = instruction.edit();
+        if matches!(edit, Instruction::CreateProject { .. } | Instruction::Request(_) | Instruction::Drill(_)) {
+            return self.as_sent(at, edit);
         }
         self.resolve_in_project(at, instruction, mint, past)
     }

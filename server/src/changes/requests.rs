@@ -394,6 +394,7 @@ impl ChangeService {
 pub(super) fn refuse_forged(change: &ChangeDraft) -> Result<(), ChangeError> {
     let steps = change.instructions.iter().enumerate().filter_map(|(index, instruction)| match instruction.edit() {
         Instruction::Request(edit) => Some(forged(&format!("/instructions/{index}/kind"), edit.kind())),
+        Instruction::Drill(edit) => Some(made_by_server(&format!("/instructions/{index}/kind"), edit.kind())),
         _ => None,
     });
     let mut problems: Vec<Problem> = steps.take(super::limits::MAX_PROBLEMS).collect();
@@ -407,6 +408,12 @@ fn forged(pointer: &str, kind: &str) -> Problem {
     let message = format!(
         "`{kind}` is no instruction of a change: a change request has steps of its own (…/requests/{{id}}/{{step}})"
     );
+    Problem::new(pointer, "notHere", message)
+}
+
+fn made_by_server(pointer: &str, kind: &str) -> Problem {
+    let message =
+        format!("`{kind}` is no instruction of a change: the server makes it, by POST …/flags/{{flag}}/drills");
     Problem::new(pointer, "notHere", message)
 }
 

@@ -14,7 +14,7 @@ use super::limits;
 use super::mint::Mint;
 use super::{ChangeDraft, Instruction, Problem};
 use crate::state::{FetchedKeySets, Project, World};
-use crate::{environments, flags, segments};
+use crate::{environments, flags, notifications, segments};
 
 /// Earlier states that a change goes back to, and their key sets.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +76,8 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, instruction: Instruction) -> Optio
         flags::resolve(cx, instruction)
     } else if instruction.segment().is_some() {
         segments::resolve(cx, instruction)
+    } else if let Instruction::Webhook(edit) = instruction {
+        notifications::resolve(cx, *edit).map(|edit| Instruction::Webhook(Box::new(edit)))
     } else {
         environments::resolve(cx, instruction)
     }

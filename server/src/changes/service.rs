@@ -270,6 +270,16 @@ impl ChangeService {
         })
     }
 
+    /// The state at an earlier revision, without targeting keys.
+    pub(super) async fn past_world(&self, revision: u64) -> Result<Arc<World>, ChangeError> {
+        self.history.at(revision).await
+    }
+
+    /// The time of day, in milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
     /// The earlier states that a change goes back to, and the key sets that come back with them.
     pub(super) async fn past(&self, change: &ChangeDraft) -> Result<Past, ChangeError> {
         let mut past = Past::default();

@@ -67,6 +67,8 @@ impl Instruction {
             Self::LiftFreeze { .. } => "liftFreeze",
             Self::Directory(edit) => edit.kind(),
             Self::Request(edit) => edit.kind(),
+            Self::Webhook(edit) => edit.kind(),
+            Self::Drill(edit) => edit.kind(),
             Self::Within { edit, .. } => edit.kind(),
             Self::CreateFlag { .. } => "createFlag",
             Self::UpdateFlag { .. } => "updateFlag",
@@ -172,6 +174,7 @@ impl Instruction {
                 | Self::RotateSdkKey { .. }
                 | Self::DeclareFreeze { .. }
                 | Self::LiftFreeze { .. }
+                | Self::Drill(_)
         );
         of_environment || self.flag_in_environment().is_some() || self.segment().is_some()
     }
@@ -188,6 +191,8 @@ impl Instruction {
             if matches!(self.edit(), Self::CreateFlag { .. } | Self::DeleteFlag { .. }) {
                 let everywhere = project.environments.keys();
                 objects.extend(everywhere.map(|key| ObjectId::FlagEnvironment(key.clone(), flag.to_owned())));
+                let drilled = project.drills.keys().filter(|(_, of)| of == flag);
+                objects.extend(drilled.map(|(key, of)| ObjectId::Drill(key.clone(), of.clone())));
             }
         } else if let Some(segment) = self.segment() {
             objects.insert(ObjectId::Segment(environment.clone(), segment.to_owned()));
@@ -208,6 +213,8 @@ impl Instruction {
                 objects.extend(segments.map(|segment| ObjectId::Segment(key.clone(), segment.stored.key.clone())));
                 let keys = project.sdk_keys.values().filter(|sdk_key| sdk_key.environment == *key);
                 objects.extend(keys.map(|sdk_key| ObjectId::SdkKey(sdk_key.id.clone())));
+                let drilled = project.drills.keys().filter(|(of, _)| of == key);
+                objects.extend(drilled.map(|(of, flag)| ObjectId::Drill(of.clone(), flag.clone())));
             }
             Self::CreateSdkKey { id, .. } | Self::RevokeSdkKey { id } => {
                 objects.insert(ObjectId::SdkKey(id.clone()));
@@ -220,6 +227,18 @@ impl Instruction {
             }
             Self::Request(edit) => {
                 objects.insert(edit.object());
+            }
+            Self::Webhook(edit) => {
+                objects.insert(ObjectId::Webhook(edit.id().to_owned()));
+            }
+            Self::Drill(edit) => {
+                let flag = edit.flag().to_owned();
+                // It changes neither of the first two, but says something of them: it conflicts with what does.
+                objects.extend([
+                    ObjectId::Flag(flag.clone()),
+                    ObjectId::FlagEnvironment(environment.clone(), flag.clone()),
+                    ObjectId::Drill(environment, flag),
+                ]);
             }
             _ => {}
         }

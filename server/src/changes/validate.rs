@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 
-use guidon_sdk::model::{Flag, ProvenanceKind, Segment};
+use guidon_sdk::model::{Flag, ProvenanceKind, Segment, Variation};
 use guidon_sdk::validate::{FlagFacts, SegmentFacts, validate_flag, validate_segment};
 
 use super::apply::Draft;
 use super::{Instruction, Problem, limits};
 use crate::environments::Tier;
-use crate::flags::{references, schema, segments_of};
+use crate::flags::{fingerprint, references, schema, segments_of};
 use crate::state::{Project, SegmentState};
 
 /// Adds what is wrong with the objects that `resolved` (each with its place in the request) touched.
@@ -37,6 +37,7 @@ pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], pro
             problems.push(Problem::new(pointer, "aiOffVariation", message));
         }
     }
+    check.served_variations(draft, problems);
     for (environment, key) in check.segments() {
         let state = project.segment(environment, key);
         for problem in state.map(|state| validate_segment(&without_keys(state, false))).unwrap_or_default() {
@@ -119,6 +120,43 @@ impl<'a> Check<'a> {
         self.resolved.iter().filter_map(|(_, instruction)| instruction.flag().map(str::to_owned)).collect()
     }
 
+    /// Adds the variations that have been served in production and would be something else, by whatever detour: edited, removed
+    /// and added again, or part of a flag that is created anew under its old key.
+    fn served_variations(&self, draft: &Draft<'_>, problems: &mut Vec<Problem>) {
+        let Some(before) = draft.before().projects.get(&self.project.key) else { return };
+        let keys: BTreeSet<&str> = self.resolved.iter().filter_map(|(_, instruction)| instruction.flag()).collect();
+        for key in keys {
+            let (Some(flag), Some(served)) = (self.project.flags.get(key), before.served_variations.get(key)) else {
+                continue;
+            };
+            let stood = before.flags.get(key);
+            for (index, variation) in flag.stored.variations.iter().enumerate() {
+                let Some(fixed) = served.get(&variation.key) else { continue };
+                let stands = stood.and_then(|stood| stood.stored.variation(&variation.key));
+                let fixed = stands.map_or_else(|| fixed.to_owned(), fingerprint);
+                if fingerprint(variation) == fixed {
+                    continue;
+                }
+                let same_value = stands.is_some_and(|stands| stands.value == variation.value);
+                let field = if same_value { "provenance" } else { "value" };
+                let pointer = self.place_of_flag(&flag.published, &format!("/variations/{index}/{field}"));
+                problems.push(Problem::new(
+                    pointer,
+                    "variationServed",
+                    served_message(key, variation, stands.is_some()),
+                ));
+            }
+            let gone = served.keys().filter(|key| flag.stored.variation(key).is_none()).count();
+            let before = stood.map_or(0, |stood| stood.stored.variations.len());
+            let now = flag.stored.variations.len();
+            if now > before && gone + now > limits::MAX_KEPT_VARIATIONS {
+                let most = limits::MAX_KEPT_VARIATIONS;
+                let message = format!("\"{key}\" has had {most} variations, which stay reserved: make a new flag");
+                problems.push(Problem::new(self.place_of_flag(&flag.published, "/variations"), "tooMany", message));
+            }
+        }
+    }
+
     /// Segments whose definition the change edited, by environment.
     fn segments(&self) -> BTreeSet<(&'a str, &'a str)> {
         let edits = self.resolved.iter().filter(|(_, instruction)| {
@@ -185,6 +223,23 @@ impl<'a> Check<'a> {
             Some(format!("/instructions/{index}{from}{}", rest_of(pointer, &wrote)?))
         });
         written.unwrap_or_else(|| format!("/instructions/{}", about.clone().next().map_or(0, |(index, _)| *index)))
+    }
+}
+
+/// What to do in place of changing a variation that has been served in production.
+fn served_message(flag: &str, variation: &Variation, is_there: bool) -> String {
+    let key = &variation.key;
+    if is_there {
+        format!(
+            "\"{key}\" of \"{flag}\" has been served in production: its value and provenance are fixed, so that the \
+             assignment log stays true. Add a variation with another key and move the rollout to it: \
+             `guidon flag replace-variation {flag} {key} NEW --value … -e ENVIRONMENT`"
+        )
+    } else {
+        format!(
+            "a \"{key}\" of \"{flag}\" with another value or provenance has been served in production, and the assignment \
+             log speaks of it: choose another key"
+        )
     }
 }
 

@@ -42,6 +42,12 @@ pub struct ChangeOptions {
 }
 
 impl ChangeOptions {
+    /// The same options, for a change that was made for this revision, unless they name another.
+    pub fn read_at(mut self, revision: Option<u64>) -> Self {
+        self.expected_revision = self.expected_revision.or(revision);
+        self
+    }
+
     /// When a change request is to be applied, if that was said.
     fn schedule(&self) -> Option<Value> {
         let begins = self.apply_at.or_else(|| self.until.map(|_| now_ms()))?;

@@ -11,7 +11,7 @@ use serde_json::Value;
 /// |---|---|
 /// | 0 | done |
 /// | 1 | something unexpected; the message says what |
-/// | 2 | the command line is not understood |
+/// | 2 | the command line is not understood; of `guidon drift`, which then has printed it: there is drift |
 /// | 3 | the server cannot be reached |
 /// | 4 | the credential is missing, refused, or may not do this |
 /// | 5 | there is no such project, environment, flag, segment or key |
@@ -19,6 +19,7 @@ use serde_json::Value;
 /// | 7 | somebody else changed the same thing in between |
 /// | 8 | the store or the file is damaged |
 /// | 9 | the server cannot do it now (disk full, read-only, overloaded); try again |
+/// | 10 | a rollback drill did not pass, and was recorded so |
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The server answered with a problem document.
@@ -42,6 +43,33 @@ pub enum CliError {
     /// What was given on the command line, or in a file it names, is wrong.
     #[error("{0}")]
     Usage(String),
+    /// A rollback drill did not pass.
+    #[error("{message}")]
+    DrillFailed {
+        /// All of it, for people.
+        message: String,
+        /// What the drill found.
+        report: Value,
+    },
+    /// Configuration files are wrong; every problem has its file and line.
+    #[error("{message}")]
+    Files {
+        /// All of it, for people.
+        message: String,
+        /// The problems, each a line.
+        problems: Vec<String>,
+    },
+    /// What was to be applied is older than what others changed since.
+    #[error("{message}")]
+    Stale {
+        /// All of it, for people.
+        message: String,
+        /// The entries in its way.
+        entries: Value,
+    },
+    /// What was compared differs.
+    #[error("{0}")]
+    Drift(String),
     /// A store or file is damaged.
     #[error("{0}")]
     Damaged(String),
@@ -100,8 +128,11 @@ impl CliError {
             },
             Self::Unreachable { .. } => 3,
             Self::NoToken(_) => 4,
-            Self::Usage(_) => 2,
+            Self::Usage(_) | Self::Drift(_) => 2,
+            Self::Files { .. } => 6,
+            Self::Stale { .. } => 7,
             Self::Damaged(_) => 8,
+            Self::DrillFailed { .. } => 10,
             Self::BrokenPipe => 0,
             Self::Unexpected(_) => 1,
         })
@@ -112,6 +143,14 @@ impl CliError {
     pub fn document(&self) -> Value {
         match self {
             Self::Problem(problem) if problem.document.is_object() => problem.document.clone(),
+            Self::DrillFailed { report, .. } => {
+                serde_json::json!({ "title": "the drill did not pass", "code": "drillFailed", "reasons": report["reasons"] })
+            }
+            Self::Files { message, problems } => super::yaml::problem_document(message, problems),
+            Self::Stale { message, entries } => {
+                let title = message.lines().next().unwrap_or_default();
+                serde_json::json!({ "title": title, "code": "staleRevision", "entries": entries })
+            }
             other => serde_json::json!({ "title": other.to_string() }),
         }
     }

@@ -7,6 +7,7 @@ use serde_json::{Map, Value, json};
 
 use super::change::{ChangeOptions, submit};
 use super::output::Output;
+use super::replace::ReplaceArgs;
 use super::show::text;
 use super::{Api, CliError};
 
@@ -28,6 +29,8 @@ pub enum FlagCommand {
     Off(SwitchArgs),
     /// Split a flag's traffic over its variations
     Rollout(RolloutArgs),
+    /// Give a variation's place in an environment to another one: what has been served in production is never edited
+    ReplaceVariation(ReplaceArgs),
     /// Say what a context gets, and why
     Explain(ExplainArgs),
     /// Show what changed a flag, newest last
@@ -173,6 +176,7 @@ pub fn run(command: FlagCommand, api: &Api, output: &Output) -> Result<(), CliEr
         FlagCommand::On(args) => switch("turnFlagOn", &args, api, output),
         FlagCommand::Off(args) => switch("turnFlagOff", &args, api, output),
         FlagCommand::Rollout(args) => rollout(&args, api, output),
+        FlagCommand::ReplaceVariation(args) => super::replace::run(&args, api, output),
         FlagCommand::Explain(args) => explain(&args, api, output),
         FlagCommand::History { flag } => super::journal::history(&flag, api, output),
         FlagCommand::Archive(args) => shared("archiveFlag", &args, api, output),

@@ -4,26 +4,39 @@
 
 mod account;
 mod agent;
+mod anomaly;
 mod api;
 mod assignments;
 mod audit;
+mod backup;
 mod change;
+mod check;
+mod config;
+mod drift;
 mod environment;
 mod error;
+mod export;
 mod flag;
 mod freeze;
+mod health;
+mod instances;
 mod issuer;
 mod journal;
 mod login;
 mod loopback;
 mod output;
+mod plan;
+mod plan_text;
 mod policy;
 mod privacy;
 mod profile;
 mod progress;
+mod promote;
 mod prompt;
+mod replace;
 mod request;
 mod role;
+mod rollback;
 mod segment;
 mod serve;
 mod service_account;
@@ -34,11 +47,13 @@ mod store;
 mod token;
 mod trail;
 mod transfer;
+mod webhook;
+mod yaml;
 
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use api::Api;
 pub use error::CliError;
@@ -46,8 +61,9 @@ use output::Output;
 use profile::ServerOptions;
 
 const EXIT_CODES: &str = "\
-Exit codes: 0 done, 1 unexpected, 2 command line, 3 server not reached, 4 credential refused, 5 not found, \
-6 invalid request, 7 changed in between, 8 store damaged, 9 not now, try again.";
+Exit codes: 0 done, 1 unexpected, 2 command line (or drift, of `guidon drift`), 3 server not reached, \
+4 credential refused, 5 not found, 6 invalid request or files, 7 changed in between, 8 store damaged, 9 not now, try again, \
+10 a rollback drill did not pass.";
 
 /// Feature flags and controlled releases for code that an AI wrote.
 #[derive(Debug, Parser)]
@@ -63,6 +79,11 @@ struct Cli {
 enum Command {
     /// Run the server
     Serve(Box<serve::ServeArgs>),
+    /// Say whether the server is ready to serve: exit code 0, or 3 or 9
+    Health,
+    /// The server's configuration: check it, show where each value comes from
+    #[command(subcommand)]
+    Config(config::ConfigCommand),
     /// Flags: list, show, create, switch, roll out, explain
     #[command(subcommand)]
     Flag(flag::FlagCommand),
@@ -78,6 +99,10 @@ enum Command {
     /// Forget a person: who somebody is, or a targeting key
     #[command(subcommand)]
     Privacy(privacy::PrivacyCommand),
+    /// Take a backup of a whole store, of a running server or of a stopped one; check one that was taken
+    Backup(backup::BackupArgs),
+    /// Make a store from a backup
+    Restore(backup::RestoreArgs),
     /// Carry out a decision about a damaged folder of a store; the report of the damage names the choices
     Repair(store::RepairArgs),
     /// The assignment log: who got which variation
@@ -91,6 +116,18 @@ enum Command {
     SdkKey(environment::SdkKeyCommand),
     /// Make a change that a file describes
     Change(Box<change::ChangeArgs>),
+    /// Roll a flag back; `rollback drill` rehearses it
+    Rollback(Box<rollback::RollbackArgs>),
+    /// Compare configuration files with the server and show what applying them would change
+    Plan(plan::PlanArgs),
+    /// Apply configuration files, or a saved plan, as one change
+    Apply(plan::ApplyArgs),
+    /// Write the configuration on the server to files
+    Export(export::ExportArgs),
+    /// Make one environment serve flags as another does
+    Promote(promote::PromoteArgs),
+    /// Find what differs from tier to tier, or between files and the server
+    Drift(drift::DriftArgs),
     /// Change requests: changes that others have to agree to
     #[command(subcommand)]
     Request(request::RequestCommand),
@@ -132,17 +169,26 @@ enum Command {
     /// Issuers whose identity tokens buy tokens, for CI
     #[command(subcommand)]
     Issuer(issuer::IssuerCommand),
+    /// Connected SDK instances: which build each runs, and which differ
+    Instances(instances::InstancesArgs),
+    /// Webhooks: who is told what happens in the project
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// The policies: what decides, and why
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Anomaly detection: score it on labelled series
+    #[command(subcommand)]
+    Anomaly(anomaly::AnomalyCommand),
 }
 
 /// Runs the command line of this process.
 #[must_use]
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let matches = Cli::command().get_matches();
+    let cli = Cli::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let output = Output::new(cli.server.json);
-    match run(cli, &output) {
+    match run(cli, &matches, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error, &output);
@@ -151,20 +197,32 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
+fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> {
     let api = || Api::new(cli.server.target()?);
+    // What came from where, which the parsed form does not say any more.
+    let own = matches.subcommand().map_or(matches, |(_, own)| own);
     match cli.command {
-        Command::Serve(args) => serve::run(&args),
+        Command::Serve(_) => serve::run(own),
+        Command::Health => health::run(&Api::without_credential(cli.server.target()?)?, output),
+        Command::Config(command) => config::run(&command, own, output),
         Command::Flag(command) => flag::run(command, &api()?, output),
         Command::Segment(command) => segment::run(command, &api()?, output),
         Command::Journal(command) => journal::run(command, api, output),
         Command::Audit(command) => audit::run(command, api, output),
         Command::Privacy(command) => privacy::run(command, &api()?, output),
+        Command::Backup(args) => backup::run(&args, api, output),
+        Command::Restore(args) => backup::restore(&args, output),
         Command::Repair(args) => store::repair(&args, output),
         Command::Assignments(command) => assignments::run(command, &api()?, output),
         Command::Env(command) => environment::run_env(command, &api()?, output),
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
         Command::Change(args) => change::run(&args, &api()?, output),
+        Command::Rollback(args) => rollback::run(*args, &api()?, output),
+        Command::Plan(args) => plan::plan(&args, &api()?, output),
+        Command::Apply(args) => plan::apply(&args, &api()?, output),
+        Command::Export(args) => export::run(&args, &api()?, output),
+        Command::Promote(args) => promote::run(&args, &api()?, output),
+        Command::Drift(args) => drift::run(&args, &api()?, output),
         Command::Request(command) => request::run(command, &api()?, output),
         Command::Freeze(command) => freeze::run_freeze(command, &api()?, output),
         Command::Review(command) => freeze::run_review(command, &api()?, output),
@@ -180,7 +238,10 @@ fn run(cli: Cli, output: &Output) -> Result<(), CliError> {
         Command::Role(command) => role::run(command, &api()?, output),
         Command::Token(command) => token::run(command, api, || Api::without_credential(cli.server.target()?), output),
         Command::Issuer(command) => issuer::run(command, &api()?, output),
+        Command::Instances(args) => instances::run(&args, &api()?, output),
+        Command::Webhook(command) => webhook::run(command, &api()?, output),
         Command::Policy(command) => policy::run(command, api, output),
+        Command::Anomaly(command) => anomaly::run(command, output),
     }
 }
 

@@ -40,6 +40,19 @@ impl Output {
         writeln!(stdout, "{text}").and_then(|()| stdout.flush()).map_err(CliError::from)
     }
 
+    /// One line in a colour of the terminal's, if there is one that shows colours and `NO_COLOR` does not forbid it.
+    pub fn coloured(&self, colour: Colour, text: impl AsRef<str>) -> Result<(), CliError> {
+        let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        if self.json || forbidden || !self.stdout.is_terminal() {
+            return self.line(text);
+        }
+        let text = harmless(text.as_ref(), '\n');
+        let mut stdout = self.stdout.lock();
+        writeln!(stdout, "\u{1b}[{}m{text}\u{1b}[0m", colour.code())
+            .and_then(|()| stdout.flush())
+            .map_err(CliError::from)
+    }
+
     /// One JSON document: indented for a terminal, on one line for a pipe.
     pub fn document(&self, value: &impl Serialize) -> Result<(), CliError> {
         let text =
@@ -72,6 +85,27 @@ impl Output {
             table.add_row(row.iter().map(|cell| harmless(cell, ' ').into_owned()));
         }
         self.line(table.trim_fmt())
+    }
+}
+
+/// A colour of the terminal's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Colour {
+    /// What comes.
+    Green,
+    /// What changes.
+    Yellow,
+    /// What goes.
+    Red,
+}
+
+impl Colour {
+    fn code(self) -> u8 {
+        match self {
+            Self::Green => 32,
+            Self::Yellow => 33,
+            Self::Red => 31,
+        }
     }
 }
 

@@ -42,7 +42,7 @@ pub struct ServerOptions {
     pub json: bool,
 }
 
-/// The profile file: `~/.config/guidon/config.toml`, or the one `GUIDON_CONFIG` names.
+/// The profile file: `~/.config/guidon/config.toml`, or the one `GUIDON_PROFILES` names.
 ///
 /// ```toml
 /// [profiles.default]
@@ -128,7 +128,7 @@ fn read_profiles(path: &Path) -> Result<ProfileFile, CliError> {
 /// Path of the profile file.
 #[must_use]
 pub fn config_path() -> PathBuf {
-    if let Some(path) = std::env::var_os("GUIDON_CONFIG") {
+    if let Some(path) = std::env::var_os("GUIDON_PROFILES") {
         return path.into();
     }
     let base = std::env::var_os("XDG_CONFIG_HOME")

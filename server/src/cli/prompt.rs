@@ -39,6 +39,16 @@ pub fn new_secret(label: &str, variable: &str) -> Result<String, CliError> {
     Ok(first)
 }
 
+/// Whether the person at the terminal says yes.
+pub fn confirm(question: &str) -> Result<bool, CliError> {
+    let mut stderr = std::io::stderr().lock();
+    write!(stderr, "{question} [y/N] ")?;
+    stderr.flush()?;
+    let mut line = String::new();
+    std::io::stdin().lock().read_line(&mut line)?;
+    Ok(matches!(line.trim().to_ascii_lowercase().as_str(), "y" | "yes"))
+}
+
 fn ask(label: &str, variable: &str, shown: bool) -> Result<String, CliError> {
     if let Some(value) = std::env::var(variable).ok().filter(|value| !value.is_empty()) {
         return Ok(value);

@@ -4,19 +4,15 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::net::SocketAddr;
 use std::path::Path;
 
-use clap::Args;
+use clap::{ArgMatches, Args};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::CliError;
 use crate::app::{Embedded, StartError};
-use crate::config::Config;
+use crate::config::{ADMIN_TOKEN, Config, ConfigError, MASTER_KEY, layers};
 use crate::http::transport::Tls;
 use crate::shutdown::{Shutdown, stop_signal};
 use crate::telemetry::start_log;
-use crate::vault::MASTER_KEY_VARIABLE;
-
-/// Holds the operator's token, if the operator chooses it.
-pub const ADMIN_TOKEN_VARIABLE: &str = "GUIDON_ADMIN_TOKEN";
 
 /// Most connections that wait to be accepted; the kernel lowers it to `net.core.somaxconn`. When all applications come back at
 /// once, those beyond it wait for TCP to try again, for a second first and for a minute in the end.
@@ -26,14 +22,24 @@ const BACKLOG: u32 = 65_535;
 #[derive(Args, Debug)]
 pub struct ServeArgs {
     #[command(flatten)]
-    config: Config,
+    _options: layers::Options,
 }
 
-/// Serves until a signal ends it.
-pub fn run(args: &ServeArgs) -> Result<(), CliError> {
-    let config = &args.config;
-    config.check().map_err(|error| CliError::Usage(error.to_string()))?;
+/// What is wrong with a configuration, a line or more for each problem.
+pub(super) fn config_error(problems: &[ConfigError]) -> CliError {
+    let lines: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    CliError::Usage(lines.join("\n"))
+}
+
+/// Serves until a signal ends it. `matches` are those of the command.
+pub fn run(matches: &ArgMatches) -> Result<(), CliError> {
+    let effective = layers::resolve(matches).map_err(|problems| config_error(&problems))?;
+    let config = &effective.config;
     start_log(&config.log).map_err(|error| CliError::Usage(error.to_string()))?;
+    match &effective.file {
+        Some(file) => tracing::info!(file = %file.display(), "configured by flags, the environment and this file"),
+        None => tracing::info!("configured by flags and the environment; no configuration file is named"),
+    }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(serve(config))
 }
@@ -42,7 +48,8 @@ async fn serve(config: &Config) -> Result<(), CliError> {
     // Bound first: a port in use is found out before the store is touched.
     let listener = bind(config.network.listen)?;
     let address = listener.local_addr()?;
-    let (token, key) = (std::env::var(ADMIN_TOKEN_VARIABLE).ok(), std::env::var(MASTER_KEY_VARIABLE).ok());
+    let token = ADMIN_TOKEN.read(config).map_err(|error| config_error(&[error]))?;
+    let key = MASTER_KEY.in_environment();
     let embedded = Box::pin(Embedded::open(config, token.as_deref(), key.as_deref()))
         .await
         .map_err(|error| start_error(&error, &config.storage.data))?;
@@ -66,7 +73,7 @@ fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
-fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
+pub(super) fn bind(address: SocketAddr) -> Result<TcpListener, CliError> {
     listen(address).map_err(|error| match error.kind() {
         ErrorKind::AddrInUse => CliError::Unexpected(format!(
             "{address} is in use by another process.\n  Stop it, or choose another port: guidon serve --listen {}:{}",
@@ -106,7 +113,7 @@ fn start_error(error: &StartError, folder: &Path) -> CliError {
         | StartError::Tls(_)
         | StartError::Limit(_)
         | StartError::Provider(_)
-        | StartError::ProviderSecret { .. } => CliError::Usage(text),
+        | StartError::Config(_) => CliError::Usage(text),
         _ => CliError::Unexpected(text),
     }
 }
@@ -190,11 +197,15 @@ fn watch_signals(shutdown: Shutdown, tls: Option<Tls>) -> Result<(), CliError> {
         });
     }
     tokio::spawn(async move {
-        match stop_signal().await {
+        let signal = stop_signal().await;
+        if signal.is_ok() {
+            // Before anything is said of it: nothing may be in the way of the stop.
+            shutdown.begin();
+        }
+        match signal {
             Ok(signal) => tracing::info!(signal, "stopping; a second signal stops at once"),
             Err(error) => return tracing::error!(%error, "signals cannot be handled"),
         }
-        shutdown.begin();
         if stop_signal().await.is_ok() {
             tracing::warn!("stopped at once");
             std::process::exit(1);

@@ -48,7 +48,8 @@ pub fn instructions(instructions: &Value) -> String {
                 Value::Object(definition) => definition.get("key").and_then(Value::as_str).map(str::to_owned),
                 _ => None,
             });
-            format!("{} {}", text(&instruction["kind"]), object.unwrap_or_default()).trim_end().to_owned()
+            let place = instruction["environment"].as_str().map(|own| format!(" in {own}")).unwrap_or_default();
+            format!("{} {}{place}", text(&instruction["kind"]), object.unwrap_or_default()).trim_end().to_owned()
         })
         .collect();
     if all.len() > words.len() {

@@ -60,6 +60,7 @@ pub(crate) fn apply(
             project.segments = project.segments.clone().into_iter().filter(|((of, _), _)| of != key).collect();
             project.sdk_keys =
                 project.sdk_keys.clone().into_iter().filter(|(_, sdk_key)| sdk_key.environment != *key).collect();
+            project.drills = project.drills.clone().into_iter().filter(|((of, _), _)| of != key).collect();
             edit_all_flags(project, at, revision, |flag| {
                 flag.environments.remove(key);
             });

@@ -7,6 +7,8 @@ pub(crate) mod references;
 mod resolve;
 mod rollout;
 pub mod schema;
+mod served;
+mod snapshot;
 mod targets;
 
 pub(crate) use apply::apply;
@@ -14,3 +16,6 @@ pub(crate) use published::{KnownKeys, publish_clauses};
 pub use published::{publish, visit_clauses, visit_config, visit_flag};
 pub use references::segments_of;
 pub(crate) use resolve::resolve;
+pub(crate) use served::note_served;
+pub use served::{ServedVariations, fingerprint};
+pub use snapshot::snapshot_of;

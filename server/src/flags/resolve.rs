@@ -78,6 +78,11 @@ fn everywhere(cx: &mut Resolving<'_>, instruction: Instruction, state: &FlagStat
             cx.refuse("/flag", "notArchived", "only an archived flag can be deleted; archive it first");
         }
         Instruction::DeleteFlag { .. } => {
+            if cx.project.served_variations.len() > limits::MAX_KEPT_FLAGS {
+                let most = limits::MAX_KEPT_FLAGS;
+                let message = format!("what {most} flags served in production is kept: leave this one archived");
+                cx.refuse("/flag", "tooMany", message);
+            }
             if let Some(dependent) = references::dependents(cx.project, &flag.key).next() {
                 cx.refuse(
                     "/flag",

@@ -54,7 +54,7 @@ pub async fn list_flags(
         .map(|(_, flag)| flag)
         .filter(|flag| matches(flag, &query, wanted.as_deref()));
     let only = query.environment.as_deref();
-    let shown = |flag: &&std::sync::Arc<FlagState>| reader.flag(&project.key, flag, only);
+    let shown = |flag: &&std::sync::Arc<FlagState>| reader.flag(&project, flag, only);
     Ok(Json(page("flags", flags, limit, |flag| flag.published.key.clone(), shown)))
 }
 
@@ -69,7 +69,7 @@ pub async fn show_flag(
 ) -> Result<Json<Value>, Problem> {
     let project = api.project(&project)?;
     let flag = project.flags.get(&flag).ok_or_else(|| Problem::not_found("flag", &flag))?;
-    Ok(Json(reader.flag(&project.key, flag, None)))
+    Ok(Json(reader.flag(&project, flag, None)))
 }
 
 fn matches(flag: &FlagState, query: &FlagQuery, wanted: Option<&str>) -> bool {

@@ -29,6 +29,8 @@ pub(super) enum Need {
     Personal(Action),
     /// The action in at least one environment of the project that the path names. The handler leaves out the others: [`Sight`].
     Somewhere(Action),
+    /// The action on the project as a whole that the path names.
+    Project(Action),
     /// Whatever the write path says.
     Write,
     /// Nothing but a valid credential: it is about the caller alone.
@@ -36,6 +38,9 @@ pub(super) enum Need {
 }
 
 use Need::{Environment, Installation, Own, Personal, Somewhere, Write};
+
+/// What routes about webhooks need.
+const WEBHOOKS: Need = Need::Project(Action::ReadWebhooks);
 
 /// What every route of the API needs, by method and path.
 pub(super) const NEEDS: &[(&str, &str, Need)] = &[
@@ -68,6 +73,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/projects/{project}/environments/{environment}/sdk-keys/{id}/rotate", Write),
     ("DELETE", "/api/v1/projects/{project}/environments/{environment}/sdk-keys/{id}", Write),
     ("GET", "/api/v1/projects/{project}/environments/{environment}/connections", Environment(Action::ReadConnections)),
+    ("GET", "/api/v1/projects/{project}/environments/{environment}/instances", Environment(Action::ReadConnections)),
     ("GET", "/api/v1/projects/{project}/environments/{environment}/assignments", Environment(Action::ReadAssignments)),
     ("GET", "/api/v1/projects/{project}/requests", Somewhere(Action::ReadRequests)),
     ("POST", "/api/v1/projects/{project}/requests", Write),
@@ -81,6 +87,21 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("POST", "/api/v1/projects/{project}/requests/{id}/apply", Write),
     ("GET", "/api/v1/projects/{project}/reviews", Somewhere(Action::ReadRequests)),
     ("POST", "/api/v1/projects/{project}/reviews/{revision}", Write),
+    ("GET", "/api/v1/projects/{project}/webhooks", WEBHOOKS),
+    ("POST", "/api/v1/projects/{project}/webhooks", Write),
+    ("GET", "/api/v1/projects/{project}/webhooks/{id}", WEBHOOKS),
+    ("PATCH", "/api/v1/projects/{project}/webhooks/{id}", Write),
+    ("DELETE", "/api/v1/projects/{project}/webhooks/{id}", Write),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/rotate", Write),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/test", Write),
+    ("GET", "/api/v1/projects/{project}/webhooks/{id}/deliveries", WEBHOOKS),
+    ("GET", "/api/v1/projects/{project}/webhooks/{id}/dead-letters", WEBHOOKS),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/dead-letters/resend", Write),
+    ("POST", "/api/v1/projects/{project}/webhooks/{id}/dead-letters/{delivery}/resend", Write),
+    ("GET", "/api/v1/projects/{project}/drills", Somewhere(Action::ReadConfiguration)),
+    ("POST", "/api/v1/projects/{project}/environments/{environment}/flags/{flag}/rollback", Write),
+    ("POST", "/api/v1/projects/{project}/environments/{environment}/flags/{flag}/drills", Write),
+    ("POST", "/api/v1/projects/{project}/environments/{environment}/flags/{flag}/drills/{id}/record", Write),
     ("GET", "/api/v1/session", Own),
     ("DELETE", "/api/v1/session", Own),
     ("POST", "/api/v1/session/factor", Own),
@@ -124,6 +145,7 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/audit/checkpoint", Installation(Action::ReadAudit)),
     ("POST", "/api/v1/audit/checkpoint", Installation(Action::ReadAudit)),
     ("GET", "/api/v1/audit/export", Installation(Action::ExportAudit)),
+    ("GET", "/api/v1/backup", Installation(Action::Backup)),
     ("POST", "/api/v1/privacy/erase-key", Installation(Action::EraseKey)),
 ];
 
@@ -191,6 +213,11 @@ fn judge(api: &Api, author: &Author, need: Need, route: &str, path: &str) -> Res
             api.allow(author, action, &resource, need == Environment(action))?;
             Ok(None)
         }
+        Need::Project(action) => {
+            let project = parameter(route, path, "{project}");
+            api.allow(author, action, &whole_project(project), true)?;
+            Ok(None)
+        }
         Somewhere(action) => {
             let key = parameter(route, path, "{project}");
             let sight = api.sight(author, &key, action);
@@ -203,6 +230,11 @@ fn judge(api: &Api, author: &Author, need: Need, route: &str, path: &str) -> Res
             Ok(Some(sight))
         }
     }
+}
+
+/// A project as a whole, as policies know it.
+pub(super) fn whole_project(project: String) -> Resource {
+    Resource { project, environment: String::new(), tier: None }
 }
 
 fn lowest(project: &Project) -> Option<(String, Option<Tier>)> {

@@ -148,7 +148,7 @@ async fn scan(
 
 fn changes_flag(entry: &Entry, flag: &str) -> bool {
     entry.objects.iter().any(|changed| match &changed.object {
-        ObjectId::Flag(key) | ObjectId::FlagEnvironment(_, key) => key == flag,
+        ObjectId::Flag(key) | ObjectId::FlagEnvironment(_, key) | ObjectId::Drill(_, key) => key == flag,
         _ => false,
     })
 }
@@ -156,9 +156,10 @@ fn changes_flag(entry: &Entry, flag: &str) -> bool {
 fn changes_environment(entry: &Entry, environment: &str) -> bool {
     entry.named_environments().any(|named| named == environment)
         || entry.objects.iter().any(|changed| match &changed.object {
-            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => {
-                key == environment
-            }
+            ObjectId::Environment(key)
+            | ObjectId::FlagEnvironment(key, _)
+            | ObjectId::Segment(key, _)
+            | ObjectId::Drill(key, _) => key == environment,
             _ => false,
         })
 }
@@ -174,7 +175,10 @@ fn environments_of(entry: &Entry, project: &Project) -> BTreeSet<String> {
     let mut about: BTreeSet<String> = entry.named_environments().map(str::to_owned).collect();
     for changed in &entry.objects {
         match &changed.object {
-            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => {
+            ObjectId::Environment(key)
+            | ObjectId::FlagEnvironment(key, _)
+            | ObjectId::Segment(key, _)
+            | ObjectId::Drill(key, _) => {
                 about.insert(key.clone());
             }
             ObjectId::SdkKey(id) => about.extend(project.sdk_keys.get(id).map(|key| key.environment.clone())),

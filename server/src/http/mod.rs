@@ -4,14 +4,17 @@ pub mod accounts;
 pub mod assignments;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod changes;
 pub mod connections;
 mod directory;
+mod drills;
 pub mod environments;
 pub mod exchange;
 pub mod explain;
 pub mod flags;
 mod guard;
+pub mod instances;
 pub mod issuers;
 pub mod journal;
 pub mod middleware;
@@ -39,6 +42,7 @@ pub mod status;
 pub mod strict;
 pub mod tokens;
 pub mod transport;
+pub mod webhooks;
 pub mod write;
 
 use std::net::IpAddr;
@@ -56,9 +60,11 @@ use crate::audit::AuditLog;
 use crate::changes::ChangeService;
 use crate::clock::Clock;
 use crate::config::{Limits, Network};
+use crate::drills::DrillService;
 use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
+use crate::notifications::Notifications;
 use crate::shutdown::Shutdown;
 use crate::state::{Project, World};
 use crate::telemetry::Metrics;
@@ -84,6 +90,10 @@ pub struct ApiParts {
     pub audit: Arc<dyn AuditLog>,
     /// Both logs, to be read, checked and signed.
     pub audit_door: Arc<audit::AuditDoor>,
+    /// The webhooks.
+    pub notifications: Arc<Notifications>,
+    /// Rehearses rollbacks.
+    pub drills: Arc<DrillService>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -200,6 +210,7 @@ pub fn router(api: Api, more: MoreRoutes) -> Router {
         .route_layer(from_fn_with_state(api.clone(), auth::require_caller))
         .merge(stranger_routes());
     let compressed = SizeAbove::new(MIN_COMPRESSED_BYTES).and(NotForContentType::new("application/x-ndjson"));
+    let compressed = compressed.and(NotForContentType::new(backup::MEDIA_TYPE));
     let bounded = guarded
         .layer(from_fn_with_state(api.clone(), middleware::bound))
         .layer(CompressionLayer::new().gzip(true).compress_when(compressed));
@@ -251,6 +262,7 @@ fn api_routes() -> Router<Api> {
         .route(&in_environment("/sdk-keys/{id}/rotate"), post(sdk_keys::rotate_sdk_key))
         .merge(accounts::routes())
         .merge(audit::routes())
+        .merge(drills::routes())
         .merge(issuers::routes())
         .merge(plans::routes())
         .merge(policies::routes())
@@ -261,4 +273,5 @@ fn api_routes() -> Router<Api> {
         .merge(session::routes())
         .merge(sessions::routes())
         .merge(tokens::routes())
+        .merge(webhooks::routes())
 }

@@ -85,6 +85,7 @@ struct Asked {
     approvals: Option<u32>,
     approved_plan: Option<bool>,
     by_agent: Option<bool>,
+    drill_fresh: Option<bool>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -273,6 +274,7 @@ impl Asked {
             approvals: self.approvals.unwrap_or(found.approvals),
             approved_plan: self.approved_plan.unwrap_or(found.approved_plan),
             by_agent: self.by_agent.unwrap_or(found.by_agent),
+            drill_fresh: self.drill_fresh.unwrap_or(found.drill_fresh),
             ..found
         }
     }
@@ -334,6 +336,7 @@ fn answer_view(request: &Request, explanation: &Explanation, set: &str) -> Value
             "approvals": facts.approvals,
             "approvedPlan": facts.approved_plan,
             "byAgent": facts.by_agent,
+            "drillFresh": facts.drill_fresh,
         },
         "policySet": set,
         "applied": named(&explanation.applied),

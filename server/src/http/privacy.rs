@@ -45,9 +45,11 @@ pub async fn erase_key(State(api): State<Api>, write: Write) -> Result<Json<Valu
         return Err(invalid(vec![Fault::new("/key", "badTargetingKey", detail)]));
     }
     let (changes, audit, clock) = (Arc::clone(&api.changes), Arc::clone(&api.audit), Arc::clone(&api.clock));
+    let drills = Arc::clone(&api.drills);
     // What was begun goes on to its end though the caller hang up, and is noted.
     let erasing = tokio::spawn(async move {
         let erased = changes.erase_key(&project, &key).await?;
+        drills.forget(&project, &key);
         let author = write.author;
         audit.record(Event {
             actor_id: Some(author.actor_id),

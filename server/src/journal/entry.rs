@@ -90,7 +90,10 @@ impl Entry {
     pub fn environments(&self) -> BTreeSet<String> {
         let judged = self.grounds.iter().flat_map(|grounds| grounds.environments.iter().map(String::as_str));
         let of_objects = self.objects.iter().filter_map(|changed| match &changed.object {
-            ObjectId::Environment(key) | ObjectId::FlagEnvironment(key, _) | ObjectId::Segment(key, _) => Some(&**key),
+            ObjectId::Environment(key)
+            | ObjectId::FlagEnvironment(key, _)
+            | ObjectId::Segment(key, _)
+            | ObjectId::Drill(key, _) => Some(&**key),
             _ => None,
         });
         judged.chain(of_objects).chain(self.named_environments()).map(str::to_owned).collect()
@@ -133,6 +136,10 @@ pub enum ObjectId {
     Request(String),
     /// The review of an emergency change, by the revision that it made.
     Review(u64),
+    /// A webhook, by id.
+    Webhook(String),
+    /// The last rollback drill of a flag: environment, flag.
+    Drill(String, String),
     /// A principal of the directory, by id.
     Principal(String),
     /// A role binding, by id.
@@ -170,6 +177,8 @@ impl std::fmt::Display for ObjectId {
             Self::SdkKey(id) => write!(formatter, "sdk-key/{id}"),
             Self::Request(id) => write!(formatter, "request/{id}"),
             Self::Review(revision) => write!(formatter, "review/{revision}"),
+            Self::Webhook(id) => write!(formatter, "webhook/{id}"),
+            Self::Drill(environment, flag) => write!(formatter, "environment/{environment}/drill/{flag}"),
             Self::Principal(id) => write!(formatter, "principal/{id}"),
             Self::RoleBinding(id) => write!(formatter, "role-binding/{id}"),
             Self::Token(id) => write!(formatter, "token/{id}"),
@@ -194,11 +203,15 @@ impl TryFrom<String> for ObjectId {
             ["environment", environment, "segment", key] => {
                 Ok(Self::Segment((*environment).to_owned(), (*key).to_owned()))
             }
+            ["environment", environment, "drill", flag] => {
+                Ok(Self::Drill((*environment).to_owned(), (*flag).to_owned()))
+            }
             ["sdk-key", id] => Ok(Self::SdkKey((*id).to_owned())),
             ["request", id] => Ok(Self::Request((*id).to_owned())),
             ["review", revision] if revision.parse::<u64>().is_ok() => {
                 Ok(Self::Review(revision.parse().unwrap_or_default()))
             }
+            ["webhook", id] => Ok(Self::Webhook((*id).to_owned())),
             ["principal", id] => Ok(Self::Principal((*id).to_owned())),
             ["role-binding", id] => Ok(Self::RoleBinding((*id).to_owned())),
             ["token", id] => Ok(Self::Token((*id).to_owned())),

@@ -143,7 +143,7 @@ pub(super) fn history_of(id: LogId) -> String {
 }
 
 /// A fresh history id: a UUID of version 7, so that ids sort by the time they were minted.
-pub(super) fn mint(clock: &dyn Clock) -> LogId {
+pub fn mint(clock: &dyn Clock) -> LogId {
     let now_ms = clock.now_ms();
     let nanos = u32::try_from(now_ms % 1_000).unwrap_or(0) * 1_000_000;
     Uuid::new_v7(uuid::Timestamp::from_unix(uuid::NoContext, now_ms / 1_000, nanos)).into_bytes()
@@ -244,6 +244,12 @@ impl FileJournal {
         let last_seq = log.watch_last_seq();
         let journal = Self { history: history_of(id), log: Arc::new(log), last_seq, recent: Mutex::new(recent) };
         Ok((journal, recovered))
+    }
+
+    /// Reads the log under it, for a copy.
+    #[must_use]
+    pub fn reader(&self) -> log::Reader {
+        self.log.reader()
     }
 
     /// Condition of the log under the journal, for metrics.

@@ -18,7 +18,7 @@ use tokio::sync::watch;
 pub use entry::{
     ChainHash, ENTRY_FORMAT, Entry, Grounds, Idempotency, MAX_ENTRY_BYTES, ObjectHash, ObjectId, StoredEntry,
 };
-pub use file::{BadEntry, FileJournal, OpenError, Options, RawEntry, history};
+pub use file::{BadEntry, FileJournal, OpenError, Options, RawEntry, history, mint};
 pub use memory::MemoryJournal;
 pub use transfer::{EXPORT_FORMAT, Target as ImportTarget, TransferError, Transferred, export, import};
 pub use verify::{Progress, Verified, VerifyError, verify, verify_seeing};

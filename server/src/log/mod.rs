@@ -264,6 +264,11 @@ impl Log {
         Iter { shared: Arc::clone(&self.shared), next_seq: from_seq, read: VecDeque::new() }
     }
 
+    /// Reads the log from elsewhere: for copying it while it is written.
+    pub fn reader(&self) -> Reader {
+        Reader { shared: Arc::clone(&self.shared) }
+    }
+
     /// The segments, oldest first; the last one is being written.
     pub fn segments(&self) -> Vec<SegmentInfo> {
         self.shared.segments()
@@ -321,6 +326,14 @@ pub fn inspect(
     mut visit: impl FnMut(RecordRef<'_>),
 ) -> Result<Recovered, OpenError> {
     recovery::scan(files, dir, kind, None, &mut visit).map(|scan| scan.recovered())
+}
+
+/// Makes an empty log in `dir` whose first record will have the number `first_seq`: for a copy of one whose older records are
+/// gone.
+pub fn begin_at(files: &dyn Files, dir: &Path, kind: Kind, options: &Options, first_seq: u64) -> Result<(), OpenError> {
+    files.create_dir_all(dir).map_err(at(dir))?;
+    let id = options.id.unwrap_or_else(|| uuid::Uuid::new_v4().into_bytes());
+    watermark::create(files, dir, kind.code(), id, Mark { first_seq, next_seq: first_seq }).map_err(at(dir))
 }
 
 /// The identity of the log in `dir`, without opening it; `None` where there is no log.
@@ -394,6 +407,30 @@ impl Future for Appended {
         Pin::new(&mut self.receiver)
             .poll(context)
             .map(|done| done.unwrap_or(Err(AppendError::Closed)).map(|()| first_seq))
+    }
+}
+
+/// Reads a log beside its owner, who goes on writing it.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    shared: Arc<Shared>,
+}
+
+impl Reader {
+    /// The numbers of the records that are kept and durable now.
+    pub fn range(&self) -> std::ops::Range<u64> {
+        let health = self.shared.health();
+        health.first_seq..health.next_seq
+    }
+
+    /// As [`Log::segments`].
+    pub fn segments(&self) -> Vec<SegmentInfo> {
+        self.shared.segments()
+    }
+
+    /// As [`Log::read`].
+    pub fn read(&self, from_seq: u64, limit_bytes: usize) -> Result<Vec<Record>, ReadError> {
+        self.shared.read(from_seq, limit_bytes)
     }
 }
 

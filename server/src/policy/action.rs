@@ -22,13 +22,15 @@ pub enum Group {
     Administer,
     /// Works on a change request.
     Request,
+    /// Proves something, and changes nothing that is served.
+    Rehearse,
     /// What an application's SDK does.
     Serve,
 }
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Read,
         Self::Export,
         Self::Edit,
@@ -36,6 +38,7 @@ impl Group {
         Self::Credential,
         Self::Administer,
         Self::Request,
+        Self::Rehearse,
         Self::Serve,
     ];
 
@@ -50,6 +53,7 @@ impl Group {
             Self::Credential => "credential",
             Self::Administer => "administer",
             Self::Request => "request",
+            Self::Rehearse => "rehearse",
             Self::Serve => "serve",
         }
     }
@@ -87,11 +91,13 @@ actions! {
         ReadAssignments "readAssignments" "Shows the assignment log, under pseudonyms."
         ReadJournal "readJournal" "Shows what was changed."
         ReadRequests "readRequests" "Shows change requests."
+        ReadWebhooks "readWebhooks" "Shows webhooks, their deliveries and dead letters; never a URL's path or a secret."
         ReadAccess "readAccess" "Shows principals, roles, credentials and policies; never a secret."
         ReadAudit "readAudit" "Shows the audit trail, refusals and sign-ins included."
     }
     Export {
         ExportAudit "exportAudit" "Hands out the audit trail."
+        Backup "backup" "Hands out the whole store, secrets sealed."
         ExportConfiguration "exportConfiguration" "Hands out the configuration as files."
     }
     Edit {
@@ -146,6 +152,12 @@ actions! {
         DeleteEnvironment "deleteEnvironment" "Deletes an environment."
         DeclareFreeze "declareFreeze" "Forbids changes in an environment for a time."
         LiftFreeze "liftFreeze" "Ends a freeze."
+        CreateWebhook "createWebhook" "Creates a webhook, which is told what happens in the whole project."
+        UpdateWebhook "updateWebhook" "Edits, enables or disables a webhook."
+        DeleteWebhook "deleteWebhook" "Deletes a webhook."
+        RotateWebhookSecret "rotateWebhookSecret" "Gives a webhook a new signing secret."
+        TestWebhook "testWebhook" "Calls a webhook once."
+        ResendDeadLetters "resendDeadLetters" "Has a webhook's dead letters sent again."
         CreateAccount "createAccount" "Creates a person's account, to be claimed with an invitation or by a provider's sign-in."
         ClaimAccount "claimAccount" "Records that a person has claimed an account."
         ResetAccount "resetAccount" "Lets a person choose password and factor anew."
@@ -174,6 +186,9 @@ actions! {
         ApplyRequest "applyRequest" "Applies an approved change request."
         ExpireRequest "expireRequest" "Ends a change request whose time is over."
         ReviewEntry "reviewEntry" "Closes the review of an emergency change with a finding."
+    }
+    Rehearse {
+        RecordDrill "recordDrill" "Rehearses the rollback of a flag, and records what came of it."
     }
     Serve {
         Evaluate "evaluate" "Follows an environment and reports what was served."

@@ -189,5 +189,6 @@ fn favourable(mode: Mode, direction: Direction, own: bool) -> Facts {
         approvals: super::MAX_APPROVALS,
         approved_plan: true,
         by_agent: false,
+        drill_fresh: true,
     }
 }

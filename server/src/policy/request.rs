@@ -218,6 +218,8 @@ pub struct Facts {
     pub approved_plan: bool,
     /// For requests: whether an AI agent wrote it.
     pub by_agent: bool,
+    /// For edits and requests: whether the rollback of every flag that is changed was rehearsed lately, in staging or production.
+    pub drill_fresh: bool,
 }
 
 /// One question to the policies.

@@ -34,7 +34,7 @@ impl Place {
     /// Whether the schema knows `action` there.
     pub(super) fn knows(self, action: Action) -> bool {
         match action.group() {
-            Group::Serve => self == Self::Environment,
+            Group::Serve | Group::Rehearse => self == Self::Environment,
             Group::Edit | Group::Delete | Group::Request => self != Self::Installation,
             Group::Read | Group::Export | Group::Credential | Group::Administer => true,
         }
@@ -184,6 +184,7 @@ impl Vocabulary {
             ("approvals", number(facts.approvals)),
             ("approvedPlan", truth(facts.approved_plan)),
             ("byAgent", truth(facts.by_agent)),
+            ("drillFresh", truth(facts.drill_fresh)),
         ];
         Context::from_pairs(pairs.into_iter().map(|(name, value)| (name.to_owned(), value)))
             .map_err(|error| error.to_string())

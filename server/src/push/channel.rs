@@ -12,6 +12,7 @@ use tokio::sync::watch;
 use super::PushLimits;
 use super::frame::Frame;
 use super::patch::{self, ChannelKey, Extent};
+use super::probe::ProbeRun;
 use crate::state::World;
 
 /// One environment as one audience sees it.
@@ -26,6 +27,9 @@ pub(crate) struct Channel {
     patches: watch::Sender<Patches>,
     snapshot: Mutex<Option<Snapshot>>,
     peers: Mutex<HashMap<u64, Arc<Peer>>>,
+    /// Number of the newest probe; connections look here without a lock.
+    newest_probe: AtomicU64,
+    probes: Mutex<Vec<Arc<ProbeRun>>>,
     patches_kept: usize,
     patch_bytes_kept: usize,
 }
@@ -125,6 +129,8 @@ impl Channel {
             patches: watch::Sender::new(Patches::starting_at(revision)),
             snapshot: Mutex::new(None),
             peers: Mutex::new(HashMap::new()),
+            newest_probe: AtomicU64::new(0),
+            probes: Mutex::default(),
             patches_kept: limits.patches_kept,
             patch_bytes_kept: limits.patch_bytes_kept,
         }
@@ -224,6 +230,42 @@ impl Channel {
 
     pub(crate) fn peers(&self) -> Vec<Arc<Peer>> {
         self.peers.lock().values().cloned().collect()
+    }
+
+    /// The connections with their numbers.
+    pub(crate) fn numbered_peers(&self) -> Vec<(u64, Arc<Peer>)> {
+        self.peers.lock().iter().map(|(id, peer)| (*id, Arc::clone(peer))).collect()
+    }
+
+    /// Asks the connections that `run` is about.
+    pub(crate) fn begin_probe(&self, run: &Arc<ProbeRun>) {
+        self.probes.lock().push(Arc::clone(run));
+        self.newest_probe.fetch_max(run.number, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Forgets a probe; answers to it count no more.
+    pub(crate) fn end_probe(&self, number: u64) {
+        self.probes.lock().retain(|run| run.number != number);
+    }
+
+    /// Number of the newest probe there was.
+    pub(crate) fn newest_probe(&self) -> u64 {
+        self.newest_probe.load(Ordering::Acquire)
+    }
+
+    /// Numbers of the probes under way, after `number`, that ask the connection `id`.
+    pub(crate) fn probes_after(&self, number: u64, id: u64) -> Vec<u64> {
+        let probes = self.probes.lock();
+        probes.iter().filter(|run| run.number > number && run.asks(id)).map(|run| run.number).collect()
+    }
+
+    /// Takes the answer of the connection `id` to a probe.
+    pub(crate) fn answered(&self, number: u64, id: u64) {
+        let run = self.probes.lock().iter().find(|run| run.number == number).cloned();
+        if let Some(run) = run {
+            run.answered(id);
+        }
     }
 
     /// Closes the connections whose keys `world` no longer admits.

@@ -117,6 +117,7 @@ where
     let last_batch = log.last_batch(&origin, &hello.instance, hello.epoch);
     let registration = hub.register(&identity, hello)?;
     let news = registration.channel.follow();
+    let probed = registration.channel.newest_probe();
     wire.answer(&ServerMessage::Welcome {
         protocol: PROTOCOL_VERSION,
         heartbeat_interval_ms: limits.heartbeat_interval_ms,
@@ -133,6 +134,7 @@ where
         storing: None,
         stalled: None,
         leave_at: None,
+        probed,
     };
     connection.resume(wire, basis.map(|basis| basis.number))?;
     Ok(connection)
@@ -163,6 +165,9 @@ fn check_hello(hello: &Hello, limit: usize) -> Result<(), End> {
         ("image", &hello.image),
         ("sdk", &hello.sdk),
     ];
+    if let Some((name, _)) = fields.iter().find(|(_, text)| text.chars().any(char::is_control)) {
+        return Err(End::protocol(format!("hello: {name} has a control character")));
+    }
     match fields.iter().find(|(_, text)| text.len() > limit) {
         Some((name, text)) => Err(End::protocol(format!(
             "hello: {name} has {} bytes, the limit is {limit} (max_hello_field_bytes)",
@@ -192,6 +197,8 @@ struct Connection {
     stalled: Option<(u64, Instant)>,
     /// When this connection's turn to leave comes, once the server is stopping.
     leave_at: Option<Instant>,
+    /// Number of the last probe that was looked at.
+    probed: u64,
 }
 
 /// Something for the loop to deal with.
@@ -223,6 +230,7 @@ impl Connection {
         tokio::pin!(timer);
         loop {
             self.check_verdict()?;
+            self.probe(wire)?;
             self.refill(wire)?;
             let wake_at = beat_at.min(wire.dead_at(dead_after));
             let resync_at = self.stalled.map(|(_, until)| until);
@@ -335,6 +343,17 @@ impl Connection {
         Ok(())
     }
 
+    /// Passes on the probes that ask this connection. They go ahead of the next patch.
+    fn probe<S>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        let newest = self.registration.channel.newest_probe();
+        if newest <= self.probed {
+            return Ok(());
+        }
+        let asked = self.registration.probes_after(self.probed);
+        self.probed = newest;
+        asked.into_iter().try_for_each(|probe| wire.answer(&ServerMessage::Probe { probe }))
+    }
+
     fn beat<S>(&self, wire: &mut Wire<S>) -> Result<(), End> {
         // What waits to be written proves life as well, and carries a revision.
         if wire.is_idle() {
@@ -354,6 +373,7 @@ impl Connection {
                 self.sent = None;
             }
             Some(ClientMessage::Exposures(batch)) => self.store(wire, batch)?,
+            Some(ClientMessage::Probed { probe }) => self.registration.answered(probe),
             Some(ClientMessage::Hello(_)) => return Err(End::protocol("a second hello")),
             Some(ClientMessage::Applied { .. } | ClientMessage::Heartbeat | ClientMessage::Unknown) | None => {}
         }

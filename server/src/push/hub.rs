@@ -32,8 +32,16 @@ pub struct Hub {
     channels: DashMap<ChannelKey, Arc<Channel>>,
     admitted: AtomicUsize,
     next_id: AtomicU64,
+    pub(super) next_probe: AtomicU64,
     draining: AtomicBool,
     metrics: PushMetrics,
+    sights: Option<Arc<dyn Sights>>,
+}
+
+/// Is told of each SDK instance that connects with a server's key.
+pub trait Sights: Send + Sync + 'static {
+    /// An instance connected to an environment with this key. Returns at once.
+    fn saw(&self, project: &str, environment: &str, key_id: &str, hello: &Hello);
 }
 
 /// What an SDK key opens.
@@ -101,9 +109,17 @@ impl Hub {
             channels: DashMap::new(),
             admitted: AtomicUsize::new(0),
             next_id: AtomicU64::new(1),
+            next_probe: AtomicU64::new(1),
             draining: AtomicBool::new(false),
             metrics: PushMetrics::default(),
+            sights: None,
         }
+    }
+
+    /// Tells `sights` of each instance that connects with a server's key; a browser's is everybody's.
+    #[must_use]
+    pub fn with_sights(self, sights: Arc<dyn Sights>) -> Self {
+        Self { sights: Some(sights), ..self }
     }
 
     /// The channels, with no guard of the registry held.
@@ -169,13 +185,18 @@ impl Hub {
     #[must_use]
     pub fn connections(&self, project: &str, environment: &str) -> Vec<ConnectionInfo> {
         let mut all = Vec::new();
-        for audience in [Audience::Server, Audience::Client] {
-            let key = ChannelKey { project: project.into(), environment: environment.into(), audience };
-            let Some(channel) = self.channels.get(&key).map(|channel| Arc::clone(&channel)) else { continue };
-            all.extend(channel.peers().iter().map(|peer| peer.info(audience)));
+        for channel in self.channels_of(project, environment) {
+            all.extend(channel.peers().iter().map(|peer| peer.info(channel.key.audience)));
         }
         all.sort_by(|a, b| (a.since, &a.instance).cmp(&(b.since, &b.instance)));
         all
+    }
+
+    /// The channels of an environment that somebody followed.
+    pub(super) fn channels_of(&self, project: &str, environment: &str) -> Vec<Arc<Channel>> {
+        let key = |audience| ChannelKey { project: project.into(), environment: environment.into(), audience };
+        let known = [Audience::Server, Audience::Client].map(key);
+        known.iter().filter_map(|key| self.channels.get(key).map(|channel| Arc::clone(&channel))).collect()
     }
 
     /// The snapshot of a channel: its revision number, and the JSON that connections are sent, sharing its memory. `None` if
@@ -225,10 +246,14 @@ impl Hub {
         let registration = Registration { channel, peer, id, connections };
         // The key may have been revoked since the handshake; whoever revokes it later sees the entry made above.
         registration.channel.refuse_revoked(&self.world());
-        match registration.peer.verdict() {
-            None => Ok(registration),
-            Some(_) => Err(Refused::Credential),
+        if registration.peer.verdict().is_some() {
+            return Err(Refused::Credential);
         }
+        let key = &registration.channel.key;
+        if let Some(sights) = self.sights.as_ref().filter(|_| key.audience == Audience::Server) {
+            sights.saw(&key.project, &key.environment, &identity.key_id, &registration.peer.hello);
+        }
+        Ok(registration)
     }
 
     /// Whether the server is stopping.
@@ -296,6 +321,18 @@ pub(crate) struct Registration {
     pub(crate) peer: Arc<Peer>,
     id: u64,
     connections: Gauge,
+}
+
+impl Registration {
+    /// Numbers of the probes after `number` that this connection is to answer.
+    pub(crate) fn probes_after(&self, number: u64) -> Vec<u64> {
+        self.channel.probes_after(number, self.id)
+    }
+
+    /// Notes that the connection answered a probe.
+    pub(crate) fn answered(&self, number: u64) {
+        self.channel.answered(number, self.id);
+    }
 }
 
 impl Drop for Registration {

@@ -10,11 +10,12 @@ mod hub;
 mod limits;
 mod metrics;
 mod patch;
+mod probe;
 #[cfg(test)]
 mod sample;
 
 pub use connection::{refuse, serve};
-pub use hub::{Admission, ConnectionInfo, Hub, Refused, SdkIdentity};
+pub use hub::{Admission, ConnectionInfo, Hub, Refused, SdkIdentity, Sights};
 pub use limits::PushLimits;
 pub use metrics::PushMetrics;
 pub use patch::{ChannelKey, Extent, between, snapshot};

@@ -38,8 +38,11 @@ pub(crate) fn world() -> World {
             flags: OrdMap::new(),
             segments: OrdMap::new(),
             sdk_keys: OrdMap::new(),
+            served_variations: Default::default(),
             requests: OrdMap::new(),
             reviews: OrdMap::new(),
+            webhooks: OrdMap::new(),
+            drills: OrdMap::new(),
         }),
     );
     for (audience, credential) in [(Audience::Server, CREDENTIAL), (Audience::Client, "gdn_client_secret")] {

@@ -90,6 +90,10 @@ async fn a_journal_opens(name: &str, format: u32) -> Vec<StoredEntry> {
     let reviews: Vec<bool> = project.reviews.values().map(|review| review.finding.is_some()).collect();
     assert_eq!(reviews, [true]);
 
+    // What production has served follows from the entries, whichever version wrote them.
+    let served = project.served_variations.get("engine").expect("it was on there");
+    assert_eq!(served.keys().collect::<Vec<_>>(), ["ai", "baseline"]);
+
     let entries = opened.journal.read(0, 1_000).await.expect("reads");
     assert!(entries.iter().all(|stored| stored.entry.format == format));
     let grounds = |of: &dyn Fn(&Entry) -> bool| {
@@ -103,6 +107,15 @@ async fn a_journal_opens(name: &str, format: u32) -> Vec<StoredEntry> {
     assert_eq!(emergency.environments, ["production"]);
     let by_token = grounds(&|entry| entry.grounds.as_ref().is_some_and(|grounds| grounds.credential.is_some()));
     assert!(!by_token.policies.is_empty() && by_token.policy_set.len() == 64);
+
+    // And the copy on disk has all of it.
+    let world = opened.world.clone();
+    opened.keeper.close();
+    opened.journal.close().expect("closes");
+    drop(opened);
+    let again = site.open();
+    assert_eq!(again.report.loaded_revision, Some(world.revision), "{:?}", again.report);
+    assert_eq!(again.world, world);
     entries
 }
 

@@ -13,6 +13,7 @@ use crate::log::{Files, OpenError};
 /// journal/         the truth
 /// vault/           what must be erasable or secret
 /// assignments/     the assignment log
+/// notifications/   how far webhooks got
 /// security/        refusals, sign-ins, credential events
 /// state/           a copy of the folded journal, which may be removed at any time
 /// ```
@@ -61,6 +62,12 @@ impl DataFolder {
     #[must_use]
     pub fn security(&self) -> PathBuf {
         self.root.join("security")
+    }
+
+    /// Where is kept how far webhooks got.
+    #[must_use]
+    pub fn notifications(&self) -> PathBuf {
+        self.root.join("notifications")
     }
 
     /// Where the copy of the folded journal is.

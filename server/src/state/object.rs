@@ -56,6 +56,10 @@ pub fn hash_object(project: &Project, object: &ObjectId) -> Option<String> {
         ObjectId::SdkKey(id) => project.sdk_keys.get(id).map(hash),
         ObjectId::Request(id) => project.requests.get(id).map(hash),
         ObjectId::Review(revision) => project.reviews.get(revision).map(hash),
+        ObjectId::Webhook(id) => project.webhooks.get(id).map(hash),
+        ObjectId::Drill(environment, flag) => {
+            project.drills.get(&(environment.clone(), flag.clone())).map(|drill| hash(&**drill))
+        }
         ObjectId::Principal(_)
         | ObjectId::RoleBinding(_)
         | ObjectId::Token(_)

@@ -115,7 +115,12 @@ impl Writes {
             |environment| environment,
         )?;
         self.all(&old.requests, &new.requests, |id| format!("request/{key}/{id}"), |request| request)?;
+        let served = |flag: &String| format!("served-variations/{key}/{flag}");
+        self.all(&old.served_variations, &new.served_variations, served, |served| served)?;
         self.all(&old.reviews, &new.reviews, |revision| format!("review/{key}/{revision}"), |review| review)?;
+        self.all(&old.webhooks, &new.webhooks, |id| format!("webhook/{key}/{id}"), |webhook| webhook)?;
+        let of_drill = |(environment, flag): &(String, String)| format!("drill/{key}/{environment}/{flag}");
+        self.all(&old.drills, &new.drills, of_drill, |drill| drill)?;
         self.all(&old.sdk_keys, &new.sdk_keys, |id| format!("sdk-key/{key}/{id}"), |sdk_key| sdk_key)?;
         self.all(
             &old.flags,
@@ -221,9 +226,18 @@ fn load_object(
         ("request", [id]) => {
             project.requests.insert((*id).to_owned(), Arc::new(read(name, value)?));
         }
+        ("served-variations", [flag]) => {
+            project.served_variations.insert((*flag).to_owned(), Arc::new(read(name, value)?));
+        }
         ("review", [revision]) => {
             let revision = revision.parse().map_err(|_| unknown(name))?;
             project.reviews.insert(revision, Arc::new(read(name, value)?));
+        }
+        ("webhook", [id]) => {
+            project.webhooks.insert((*id).to_owned(), Arc::new(read(name, value)?));
+        }
+        ("drill", [environment, flag]) => {
+            project.drills.insert(((*environment).to_owned(), (*flag).to_owned()), Arc::new(read(name, value)?));
         }
         ("sdk-key", [id]) => {
             project.sdk_keys.insert((*id).to_owned(), Arc::new(read::<SdkKey>(name, value)?));

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::journal::{ChainHash, Head};
 
 /// Version of the records and of the mark. A store of another version is made anew.
-pub(super) const STORE_FORMAT: u32 = 2;
+pub(super) const STORE_FORMAT: u32 = 3;
 
 /// Largest value handed to sled, in bytes. Larger ones would go to files of their own, which sled does not sync.
 const CHUNK_BYTES: usize = 48 << 10;

@@ -68,6 +68,8 @@ pub fn touched(entry: &Entry) -> Touched {
             // Nothing that anybody evaluates.
             ObjectId::Request(_)
             | ObjectId::Review(_)
+            | ObjectId::Webhook(_)
+            | ObjectId::Drill(..)
             | ObjectId::Principal(_)
             | ObjectId::RoleBinding(_)
             | ObjectId::Token(_)

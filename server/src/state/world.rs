@@ -8,9 +8,12 @@ use imbl::OrdMap;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::request::ChangeRequest;
+use crate::drills::StandingDrill;
 use crate::environments::{Environment, SdkKey};
+use crate::flags::ServedVariations;
 use crate::identity::Directory;
 use crate::journal::ChainHash;
+use crate::notifications::Webhook;
 use crate::segments::StoredSegment;
 
 use super::{Quotas, Repeatables};
@@ -55,10 +58,16 @@ pub struct Project {
     pub segments: OrdMap<(String, String), Arc<SegmentState>>,
     /// SDK keys by id, revoked ones among them.
     pub sdk_keys: OrdMap<String, Arc<SdkKey>>,
+    /// Variations that have been served in production, by key of the flag: of deleted flags too.
+    pub served_variations: OrdMap<String, Arc<ServedVariations>>,
     /// Change requests by id.
     pub requests: OrdMap<String, Arc<ChangeRequest>>,
     /// Emergency changes, by the revision they made, and what their review found.
     pub reviews: OrdMap<u64, Arc<Review>>,
+    /// Webhooks by id.
+    pub webhooks: OrdMap<String, Arc<Webhook>>,
+    /// The last rollback drill of each flag in each environment.
+    pub drills: OrdMap<(String, String), Arc<StandingDrill>>,
 }
 
 /// A flag, and when it last changed.

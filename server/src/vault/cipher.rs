@@ -84,6 +84,38 @@ impl MasterKey {
         }
     }
 
+    /// Checks the key that [`Self::load_or_create`] would take, and makes none.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Key`] if it is not 64 hexadecimal digits, or its file cannot be read.
+    pub fn check(variable: Option<&str>, key_file: &Path) -> Result<(), VaultError> {
+        if let Some(text) = variable {
+            return Self::from_hex(text, MASTER_KEY_VARIABLE).map(drop);
+        }
+        let origin = key_file.display().to_string();
+        match std::fs::read_to_string(key_file) {
+            Ok(text) => Self::from_hex(&text, &origin).map(drop),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(VaultError::Key { origin, problem: error.to_string() }),
+        }
+    }
+
+    /// Reads a key that was written as 64 hexadecimal digits.
+    ///
+    /// # Errors
+    ///
+    /// [`VaultError::Key`].
+    pub fn parse(text: &str) -> Result<Self, VaultError> {
+        Self::from_hex(text, "the backup")
+    }
+
+    /// The key as 64 hexadecimal digits: to be handed out only where that was asked for in so many words.
+    #[must_use]
+    pub fn reveal(&self) -> String {
+        self.to_hex().trim().to_owned()
+    }
+
     fn from_hex(text: &str, origin: &str) -> Result<Self, VaultError> {
         let problem = || VaultError::Key {
             origin: origin.to_owned(),

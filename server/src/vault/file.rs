@@ -85,6 +85,12 @@ impl FileVault {
         Ok(Opened { vault: Self { inner: Arc::new(inner) }, recovered })
     }
 
+    /// Reads the log under it, for a copy.
+    #[must_use]
+    pub fn reader(&self) -> log::Reader {
+        self.inner.log.reader()
+    }
+
     /// Condition of the log below.
     pub fn health(&self) -> log::Health {
         self.inner.log.health()

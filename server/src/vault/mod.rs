@@ -53,10 +53,12 @@ pub enum Kind {
     CredentialUse = 11,
     /// What a change request asks for.
     RequestBody = 12,
+    /// The URL or a signing secret of a webhook.
+    Webhook = 13,
 }
 
 impl Kind {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::KeySet,
         Self::PseudonymKey,
         Self::Actor,
@@ -69,6 +71,7 @@ impl Kind {
         Self::Invitation,
         Self::CredentialUse,
         Self::RequestBody,
+        Self::Webhook,
     ];
 
     fn from_code(code: u8) -> Option<Self> {

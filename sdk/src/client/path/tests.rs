@@ -6,11 +6,17 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::*;
+use crate::client::breaker::{BreakerSettings, BreakerState};
 use crate::protocol::Revision;
 use crate::snapshot::Snapshot;
 
 /// A client whose flag `f` serves `variation`, and the exposures it makes.
 fn client(variation: &str) -> (Client, mpsc::Receiver<Exposure>) {
+    client_with(variation, None)
+}
+
+/// As [`client`], with a circuit breaker.
+fn client_with(variation: &str, breaker: Option<BreakerSettings>) -> (Client, mpsc::Receiver<Exposure>) {
     let flag = serde_json::from_value(serde_json::json!({
         "key": "f", "kind": "string",
         "variations": [
@@ -22,7 +28,7 @@ fn client(variation: &str) -> (Client, mpsc::Receiver<Exposure>) {
     }))
     .unwrap();
     let revision = Revision { history: "h".to_owned(), number: 3 };
-    let (client, exposures) = Client::recording(Vec::new(), 100);
+    let (client, exposures) = Client::recording(Vec::new(), breaker, 100);
     client.serve_offline(Snapshot::from_definitions(revision, "p", "e", &[flag], &[]).unwrap());
     (client, exposures)
 }
@@ -140,4 +146,45 @@ async fn a_path_can_be_run_on_another_task() {
         client.path("f", &context).ai(async || ok("AI")).baseline(async || "human").run_async().await
     });
     assert_eq!(task.await.unwrap(), "AI");
+}
+
+#[test]
+fn a_path_that_keeps_failing_is_left_alone_and_the_record_says_so() {
+    let (client, mut exposures) = client_with("ai", Some(BreakerSettings::default().failures(3)));
+    let context = Context::new("u");
+    let mut tried = 0;
+    let mut run = || {
+        let ai = || {
+            tried += 1;
+            Err::<&str, _>("broken")
+        };
+        client.path("f", &context).ai(ai).baseline(|| "human").run_detail()
+    };
+    for _ in 0..3 {
+        assert_eq!(run().cause, Cause::Error);
+    }
+    for _ in 0..5 {
+        let detail = run();
+        assert_eq!((detail.value, detail.ran, detail.cause), ("human", Ran::Baseline, Cause::Breaker));
+        assert_eq!((detail.assigned.as_deref(), detail.error), (Some("ai"), None), "assigned is what it was");
+    }
+    assert_eq!(tried, 3);
+    for cause in [Cause::Error, Cause::Error, Cause::Error, Cause::Breaker] {
+        assert_eq!(next(&mut exposures), triple("ai", "base", cause));
+    }
+    assert!(exposures.try_recv().is_err(), "what the breaker does is recorded once a window");
+    let [report] = &client.breakers()[..] else { panic!("one breaker has opened") };
+    assert_eq!((report.flag.as_str(), report.variation.as_str()), ("f", "ai"));
+    assert_eq!((report.state, report.opened, report.skipped), (BreakerState::Open, 1, 5));
+}
+
+#[test]
+fn a_panic_in_a_probe_and_a_dropped_probe_do_not_leave_the_breaker_stuck() {
+    let (client, _exposures) = client_with("ai", Some(BreakerSettings::default().failures(3)));
+    let context = Context::new("u");
+    let fail = || client.path("f", &context).ai(|| -> Result<&str, ()> { panic!("broken") }).baseline(|| "human").run();
+    for _ in 0..4 {
+        assert_eq!(fail(), "human");
+    }
+    assert_eq!(client.breakers()[0].skipped, 1);
 }

@@ -42,10 +42,10 @@ pub struct RiskFacts {
 }
 
 impl RiskFacts {
-    /// The facts that follow from the instructions and from where they move people. Of what stands behind a release nothing is
-    /// known yet: no guardrails, no drill.
+    /// The facts that follow from the instructions and from where they move people, and from whether the way back was
+    /// rehearsed. Of what stands behind a release nothing is known yet: no guardrails.
     #[must_use]
-    pub fn new(tier: Tier, movement: &Movement, kinds: &EditKinds) -> Self {
+    pub fn new(tier: Tier, movement: &Movement, kinds: &EditKinds, drill_fresh: bool) -> Self {
         let touched = |flag: &&String| kinds.flags.contains(*flag);
         let dependants = movement.flags.iter().filter(|flag| !touched(flag)).count();
         Self {
@@ -55,7 +55,7 @@ impl RiskFacts {
             ai_share: movement.ai_share,
             ai: movement.ai_share > 0.0,
             guardrails: false,
-            drill_fresh: false,
+            drill_fresh,
             dependants: u32::try_from(dependants).unwrap_or(u32::MAX),
             schema_change: kinds.schema,
             flags_touched: u32::try_from(kinds.flags.len()).unwrap_or(u32::MAX),

@@ -226,7 +226,7 @@ fn facts_follow_from_instructions_and_movement() {
         flags: ["a", "b", "c"].map(str::to_owned).to_vec(),
         reasons: Vec::new(),
     };
-    let facts = RiskFacts::new(Tier::Staging, &movement, &found);
+    let facts = RiskFacts::new(Tier::Staging, &movement, &found, false);
     assert_eq!((facts.dependants, facts.flags_touched, facts.ai, facts.share), (1, 2, true, 0.5));
     assert!(!facts.guardrails && !facts.drill_fresh);
 }

@@ -43,18 +43,17 @@ async fn what_an_off_flag_serves_in_production_is_no_matter_of_development() {
 }
 
 #[tokio::test]
-async fn another_value_of_a_served_variation_needs_an_approval() {
+async fn another_value_of_a_served_variation_is_nobodys_to_give() {
     let server = Server::governed().await;
-    let opened =
-        server.as_author(&server.human("dev"), "production", value("engine", "baseline", "new")).await.unwrap();
-    let request = server.request(&opened.request.unwrap());
-    assert!(request.state.is_open() && request.content.needed > 0, "{request:?}");
-    let served = server.service.world().flag("default", "engine").unwrap().stored.variations[1].value.clone();
-    assert_eq!(served, "baseline");
-    // Nor is it a way out of an emergency.
-    let manager =
-        server.as_author(&server.human("manager"), "production", value("engine", "baseline", "x")).await.unwrap();
-    assert!(server.request(&manager.request.unwrap()).state.is_open());
+    for id in ["dev", "manager", "admin", "both"] {
+        let edited = server.as_author(&server.human(id), "production", value("engine", "baseline", "new")).await;
+        assert_eq!(problem_codes(edited), ["variationServed"]);
+    }
+    // Where another one is prepared, it needs an approval, and is no way out of an emergency.
+    let prepared = json!([{"kind": "setFallthrough", "flag": "idle", "serve": {"variation": "ai"}}]);
+    server.direct("production", prepared).await;
+    let opened = server.as_author(&server.human("manager"), "production", value("idle", "ai", "new")).await.unwrap();
+    assert_eq!(server.request(&opened.request.unwrap()).content.environments, ["production"]);
 }
 
 #[tokio::test]

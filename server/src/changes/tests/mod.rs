@@ -6,6 +6,7 @@ mod faults;
 mod governed;
 mod governed_properties;
 mod governed_ways_around;
+mod immutability;
 mod instructions;
 pub(crate) mod people;
 mod plans;
@@ -68,6 +69,12 @@ impl Server {
 
     pub(crate) async fn submit(&self, instructions: Value) -> Result<ChangeOutcome, ChangeError> {
         self.service.submit(&author(), draft(instructions)).await
+    }
+
+    /// All that the journal holds.
+    pub(crate) async fn journal_text(&self) -> String {
+        let read = self.journal.read(0, 1_000).await.unwrap();
+        read.iter().map(|stored| String::from_utf8_lossy(&stored.bytes).into_owned()).collect()
     }
 
     /// The one allocation of the fallthrough of `flag` in development.

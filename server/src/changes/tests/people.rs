@@ -40,7 +40,7 @@ impl Server {
         server
     }
 
-    async fn invite(&self) {
+    pub(crate) async fn invite(&self) {
         let operator = Author::of(crate::identity::OPERATOR, "origin-1", PrincipalKind::Operator);
         let account = |id: &str| DirectoryEdit::CreateAccount { id: id.to_owned() };
         let claimed = |id: &str| DirectoryEdit::ClaimAccount { id: id.to_owned() };

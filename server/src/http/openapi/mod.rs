@@ -12,9 +12,9 @@ use utoipa::OpenApi;
 use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
-    Api, accounts, assignments, audit, changes, connections, environments, exchange, explain, flags, issuers, journal,
-    plans, policies, principals, privacy, projects, requests, revert, roles, sdk, sdk_keys, segments, session,
-    sessions, status, tokens,
+    Api, accounts, assignments, audit, backup, changes, connections, drills, environments, exchange, explain, flags,
+    instances, issuers, journal, plans, policies, principals, privacy, projects, requests, revert, roles, sdk,
+    sdk_keys, segments, session, sessions, status, tokens, webhooks,
 };
 
 /// Path of the document.
@@ -26,12 +26,15 @@ const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
 /// Schemas, by area; every name stands once.
-const SCHEMAS: [&str; 5] = [
+const SCHEMAS: [&str; 8] = [
     include_str!("schemas.json"),
     include_str!("access.json"),
+    include_str!("instances.json"),
     include_str!("plans.json"),
     include_str!("requests.json"),
     include_str!("audit.json"),
+    include_str!("webhooks.json"),
+    include_str!("drills.json"),
 ];
 
 #[derive(OpenApi)]
@@ -77,7 +80,10 @@ pub fn document() -> Value {
     for more in [
         accounts::Operations::openapi(),
         audit::Operations::openapi(),
+        backup::Operations::openapi(),
+        drills::Operations::openapi(),
         exchange::Operations::openapi(),
+        instances::Operations::openapi(),
         issuers::Operations::openapi(),
         plans::Operations::openapi(),
         policies::Operations::openapi(),
@@ -88,6 +94,7 @@ pub fn document() -> Value {
         session::Operations::openapi(),
         sessions::Operations::openapi(),
         tokens::Operations::openapi(),
+        webhooks::Operations::openapi(),
     ] {
         operations.merge(more);
     }

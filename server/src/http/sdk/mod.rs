@@ -22,6 +22,7 @@ use crate::changes::{Author, ChangeService};
 use crate::clock::Clock;
 use crate::environments::{Audience, Tier};
 use crate::identity::{Identity, Uses};
+use crate::instances::Deployments;
 use crate::policy::{Action, Facts, PrincipalKind, Resource};
 use crate::push::{Hub, Refused, SdkIdentity};
 
@@ -44,6 +45,8 @@ pub struct SdkDoor {
     pub identity: Arc<Identity>,
     /// When and from where keys were used.
     pub uses: Arc<Uses>,
+    /// Which builds were seen where.
+    pub deployments: Arc<Deployments>,
     /// Takes note of uses from new places.
     pub audit: Arc<dyn AuditLog>,
     /// The time of day.
@@ -66,6 +69,7 @@ pub fn api_routes(door: SdkDoor) -> Router<Api> {
     let in_environment = |rest: &str| format!("/api/v1/projects/{{project}}/environments/{{environment}}{rest}");
     Router::new()
         .route(&in_environment("/connections"), get(super::connections::list_connections))
+        .route(&in_environment("/instances"), get(super::instances::list_instances))
         .route(&in_environment("/assignments"), get(super::assignments::list_assignments))
         .layer(Extension(door))
 }

@@ -255,7 +255,7 @@ fn check_warns_of_permits_that_never_take_effect_and_of_policies_without_a_name(
 fn the_examples_in_the_documentation_are_sound() {
     let page = include_str!("../../../../docs/POLICY.md");
     let examples: Vec<&str> = page.split("```cedar\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
-    assert_eq!(examples.len(), 2);
+    assert_eq!(examples.len(), 3);
     for example in examples {
         let report = check(&files(&[("payments.cedar", example)]));
         assert!(report.passed() && report.warnings.is_empty(), "{report}");

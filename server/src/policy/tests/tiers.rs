@@ -418,6 +418,7 @@ fn facts() -> impl Strategy<Value = Facts> {
                 approvals,
                 approved_plan,
                 by_agent: false,
+                drill_fresh: false,
             }
         },
     )

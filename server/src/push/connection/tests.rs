@@ -411,3 +411,39 @@ fn an_idle_connection_is_a_small_future() {
     let future = serve(server, Arc::clone(&bench.hub), bench.log.clone(), identity, admission);
     assert!(std::mem::size_of_val(&future) <= 2_048, "{}", std::mem::size_of_val(&future));
 }
+
+#[tokio::test]
+async fn a_probe_asks_whoever_answers_probes_and_counts_the_others() {
+    use crate::drills::Prober;
+    let bench = Bench::new(PushLimits::default());
+    let greet = async |instance: &str, answers_probes: bool| {
+        let mut socket = bench.connect(Audience::Server, 1 << 16).await;
+        let ClientMessage::Hello(plain) = hello(instance, None) else { unreachable!() };
+        let sdk = if answers_probes { "new/2" } else { "old/1" }.to_owned();
+        say(&mut socket, &ClientMessage::Hello(Hello { answers_probes, sdk, ..plain })).await;
+        assert!(matches!(hear(&mut socket).await, ServerMessage::Welcome { .. }));
+        assert!(matches!(hear(&mut socket).await, ServerMessage::Snapshot(_)));
+        socket
+    };
+    let (mut quick, mut mute, mut old) = (greet("a", true).await, greet("b", true).await, greet("c", false).await);
+    let hub = Arc::clone(&bench.hub);
+    let probing = tokio::spawn(async move {
+        hub.probe(sample::PROJECT, sample::ENVIRONMENT, std::time::Duration::from_millis(300)).await
+    });
+    let ServerMessage::Probe { probe } = hear(&mut quick).await else { panic!("a probe") };
+    // Somebody else's number, and twice the own: only the first answer to what was asked counts.
+    say(&mut quick, &ClientMessage::Probed { probe: probe + 7 }).await;
+    say(&mut quick, &ClientMessage::Probed { probe }).await;
+    say(&mut quick, &ClientMessage::Probed { probe }).await;
+    assert!(matches!(hear(&mut mute).await, ServerMessage::Probe { .. }));
+    let report = probing.await.unwrap();
+    assert_eq!((report.connected, report.answered, report.silent, report.unanswered()), (3, 1, 2, 1));
+    let silent: Vec<_> = report.silent_sdks.iter().map(|sdk| (sdk.sdk.as_str(), sdk.supported, sdk.count)).collect();
+    assert_eq!(silent, [("new/2", true, 1), ("old/1", false, 1)]);
+    // The old one was not troubled, and everything goes on.
+    let resync = ClientMessage::Resync;
+    say(&mut old, &resync).await;
+    assert!(matches!(hear(&mut old).await, ServerMessage::Snapshot(_)));
+    let nobody = bench.hub.probe(sample::PROJECT, "testing", std::time::Duration::from_secs(60)).await;
+    assert_eq!(nobody.connected, 0);
+}

@@ -25,6 +25,8 @@ pub(super) struct Oracle {
     approvals: BTreeSet<(String, String, String)>,
     /// When AI agents changed something in testing.
     agents: Vec<(String, String, u64)>,
+    /// What has been served in production, by flag and variation: value and provenance.
+    served: BTreeMap<(String, String), (serde_json::Value, Option<Provenance>)>,
 }
 
 /// Who did something, and when.
@@ -51,7 +53,10 @@ fn must(holds: bool, why: impl Into<String>) -> Judged {
 
 impl Oracle {
     pub(super) fn new(world: World, policies: Arc<PolicySet>) -> Self {
-        Self { world, policies, approvals: BTreeSet::new(), agents: Vec::new() }
+        let mut oracle =
+            Self { world, policies, approvals: BTreeSet::new(), agents: Vec::new(), served: BTreeMap::new() };
+        oracle.remember_served();
+        oracle
     }
 
     /// Judges an entry that came of what `author` tried.
@@ -102,7 +107,36 @@ impl Oracle {
             }
         }
         self.world = after;
+        self.stays_what_it_was()
+    }
+
+    /// Whether what has been served in production is what it was, where it still is.
+    fn stays_what_it_was(&mut self) -> Judged {
+        for (key, flag) in &self.world.projects[DEFAULT].flags {
+            for variation in &flag.stored.variations {
+                let place = (key.clone(), variation.key.clone());
+                let now = (variation.value.clone(), variation.provenance.clone());
+                let is_same = self.served.get(&place).is_none_or(|was| *was == now);
+                must(is_same, format!("{place:?} was served in production and is another now"))?;
+            }
+        }
+        self.remember_served();
         Ok(())
+    }
+
+    fn remember_served(&mut self) {
+        let project = &self.world.projects[DEFAULT];
+        for environment in project.environments.values().filter(|it| it.tier == Tier::Production) {
+            for (key, flag) in &project.flags {
+                let is_on = flag.stored.environments.get(&environment.key).is_some_and(|config| config.on);
+                let shares = if is_on { served(&flag.stored, &environment.key) } else { BTreeMap::new() };
+                let given = shares.iter().filter(|(_, share)| **share > 0.0);
+                for variation in given.filter_map(|(variation, _)| flag.stored.variation(variation)) {
+                    let was = (variation.value.clone(), variation.provenance.clone());
+                    self.served.insert((key.clone(), variation.key.clone()), was);
+                }
+            }
+        }
     }
 
     /// An edit that was made at once.

@@ -180,6 +180,7 @@ impl<'a> Worker<'a> {
             11 => json!({"kind": "updateVariation", "flag": flag, "variation": "ai", "provenance": {"by": "human"}}),
             12 => json!({"kind": "archiveFlag", "flag": flag}),
             13 => json!({"kind": "deleteFlag", "flag": flag}),
+            14 if more.is_multiple_of(4) => engine_flag(flag),
             14 => engine_flag(&format!("new-{}", more % 3)),
             15 => json!({"kind": "createSegment", "segment": {"key": "beta", "included": ["p-1"]}}),
             16 => json!({"kind": "addSegmentKeys", "segment": "beta", "keys": [format!("p-{more}")]}),

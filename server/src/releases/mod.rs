@@ -1,0 +1,3 @@
+//! Controlled releases.
+
+pub mod guard;
