@@ -10,6 +10,7 @@ mod doors;
 mod drill;
 mod instances;
 mod people;
+mod plans;
 mod reading;
 mod requests;
 mod sdk_keys;

@@ -104,7 +104,8 @@ fn document(dice: &mut Dice) -> Document {
     let mut flags: Map<String, Value> = Map::new();
     // What a later flag may require: flags and their variations.
     let mut known: Vec<(&str, Vec<&str>)> = Vec::new();
-    for key in ["f1", "f2", "f3", "f4"].into_iter().filter(|_| dice.roll(4) > 0).collect::<Vec<_>>() {
+    let chosen: Vec<&str> = ["f1", "f2", "f3", "f4"].into_iter().filter(|_| dice.roll(4) > 0).collect();
+    for (index, key) in chosen.into_iter().enumerate() {
         let mut variations = dice.some(&["ai", "other"]);
         variations.insert(usize::try_from(dice.roll(variations.len() as u64 + 1)).unwrap(), "baseline");
         let mut serving: Map<String, Value> = Map::new();
@@ -134,10 +135,14 @@ fn document(dice: &mut Dice) -> Document {
         }
         let variation = |key: &&str| {
             let by = if *key == "ai" { "ai" } else { "human" };
-            json!({"key": key, "value": format!("{key}-{}", dice.roll(2)), "name": "", "description": dice.one(&["", "what"]),
+            // What has been served in production keeps its value; `spare` is never served.
+            let value = if *key == "spare" { format!("spare-{}", dice.roll(2)) } else { (*key).to_owned() };
+            json!({"key": key, "value": value, "name": "", "description": dice.one(&["", "what"]),
                 "provenance": {"by": by}})
         };
-        let listed: Vec<Value> = variations.iter().map(variation).collect();
+        let spare = ["spare"];
+        let listed: Vec<Value> =
+            variations.iter().chain(spare.iter().filter(|_| index % 2 == 0)).map(variation).collect();
         let schema = if dice.maybe() { json!({"type": "string"}) } else { Value::Null };
         flags.insert(
             key.to_owned(),
