@@ -275,10 +275,10 @@ mod tests {
         fs::write(folder.path().join("flags/c.yaml"), "flags: {c: {}}\n").unwrap();
         fs::write(folder.path().join("mine.yaml"), "flags: {}\n").unwrap();
         let now = split(&json!({"flags": {"a": {"name": "B"}, "c": {}}})).unwrap();
-        let present = Present::of(folder.path(), &now).unwrap();
+        let present = Present::of(folder.path(), &now, &BTreeSet::new()).unwrap();
         assert_eq!(present.foreign, [Path::new("flags/c.yaml"), Path::new("mine.yaml")]);
         assert_eq!(present.stale, [folder.path().join("flags/b.yaml")]);
-        assert!(Present::of(&folder.path().join("none"), &now).unwrap().foreign.is_empty());
+        assert!(Present::of(&folder.path().join("none"), &now, &BTreeSet::new()).unwrap().foreign.is_empty());
     }
 
     #[test]
