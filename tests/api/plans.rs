@@ -90,7 +90,7 @@ fn a_promotion_to_production_is_a_change_request_and_drift_shows_it() {
     assert_eq!(drift["pairs"][0]["counts"], json!({"serving": 2, "rules": 2, "definition": 0, "segments": 1}));
     assert!(!drift.to_string().contains("person-"), "{drift}");
     let promote = |dry: bool| {
-        let body = json!({"from": "staging", "to": "production", "flags": ["engine"], "dryRun": dry});
+        let body = json!({"from": "staging", "to": "production", "flags": ["engine"], "targets": true, "dryRun": dry});
         developer.post(&format!("{PROJECT}/promote"), &body)
     };
     let planned = promote(true).ok();

@@ -110,7 +110,15 @@ fn carried(
         }
     }
     document.fallthrough.iter_mut().for_each(without_salt);
-    overlay::in_environment(to, &document, at, &mut Faults { problems })
+    let known = problems.len();
+    let wanted = overlay::in_environment(to, &document, at, &mut Faults { problems });
+    for problem in problems.iter_mut().skip(known).filter(|problem| problem.code == "missingField") {
+        problem.message =
+            "a rule lists targeting keys, and no such clause stands there whose keys could be kept: carry them \
+                           along with `targets` (--targets)"
+                .to_owned();
+    }
+    wanted
 }
 
 fn without_salt(serve: &mut ServeDocument) {
