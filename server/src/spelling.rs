@@ -9,3 +9,9 @@ pub fn nearest<'a>(word: &str, known: &[&'a str]) -> Option<&'a str> {
         .max_by(|left, right| left.0.total_cmp(&right.0))?;
     (score > 0.8).then_some(near)
 }
+
+/// What to add to a message about `word`: the known word that was probably meant, or nothing.
+#[must_use]
+pub fn hint(word: &str, known: &[&str]) -> String {
+    nearest(word, known).map_or_else(String::new, |near| format!("; did you mean {near:?}?"))
+}

@@ -322,12 +322,8 @@ fn roles_are_given_by_name_and_the_last_administrator_stays() {
 fn the_command_line_registers_explains_and_checks() {
     let server = ServerProcess::start();
     let admin = first_administrator(&server.client);
-    // A session is good at the client it was begun at.
-    let agent = concat!("guidon-cli/", env!("CARGO_PKG_VERSION"));
-    let headers = [("content-type", "application/json"), ("user-agent", agent)];
-    let body = json!({"name": admin.name, "password": admin.password, "code": admin.code()}).to_string();
-    let session = admin.client.with_token(None).send("POST", "/api/v1/session", &headers, body.as_bytes()).ok();
-    let run = |arguments: &[&str]| guidon(&server, session["credential"].as_str(), arguments);
+    let credential = admin.command_line_session();
+    let run = |arguments: &[&str]| guidon(&server, Some(&credential), arguments);
     let registered = run(&["agent", "register", "claude", "--tool", "claude-code", "--owner", "admin"]);
     assert!(registered.status.success() && said(&registered).contains("admin answers for it"), "{}", said(&registered));
     let token = run(&["token", "create", "claude", "--expires-in", "2d", "--quiet"]);

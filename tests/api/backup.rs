@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use serde_json::{Value, json};
 
-use crate::support::people::{Person, first_administrator, person};
+use crate::support::people::{first_administrator, person};
 use crate::support::{ServerProcess, TestClient, binary};
 
 fn guidon(client: &TestClient, arguments: &[&str], variables: &[(&str, &str)]) -> Output {
@@ -18,15 +18,6 @@ fn guidon(client: &TestClient, arguments: &[&str], variables: &[(&str, &str)]) -
 
 fn said(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr)
-}
-
-/// The person's credential for the command line: a session is bound to the program that signed in.
-fn session(person: &Person) -> TestClient {
-    let agent = ("user-agent", concat!("guidon-cli/", env!("CARGO_PKG_VERSION")));
-    let body = json!({"name": person.name, "password": person.password, "code": person.code()}).to_string();
-    let session =
-        person.client.send("POST", "/api/v1/session", &[agent, ("content-type", "application/json")], body.as_bytes());
-    person.client.with_token(Some(session.ok()["credential"].as_str().expect("a credential")))
 }
 
 #[test]
@@ -52,7 +43,8 @@ fn a_server_is_backed_up_while_it_is_written_and_restored_elsewhere() {
             }
         }
     });
-    let taken = guidon(&session(&admin), &["--json", "backup", &file], &[]);
+    let taken =
+        guidon(&admin.client.with_token(Some(&admin.command_line_session())), &["--json", "backup", &file], &[]);
     stop.store(true, Ordering::Relaxed);
     writing.join().expect("wrote");
     assert_eq!(taken.status.code(), Some(0), "{}", said(&taken));

@@ -31,7 +31,7 @@ impl Shop {
         let developer = person(&admin, "dora", &["developer"]);
         let approver = person(&admin, "anna", &["approver"]);
         let manager = person(&admin, "rene", &["releaseManager"]);
-        let (dora, rene) = (session(&developer), session(&manager));
+        let (dora, rene) = (developer.command_line_session(), manager.command_line_session());
         let shop = Self { server, admin, developer, approver, manager, dora, rene };
         let variations = json!([{"key": "ai", "value": "ai", "provenance": {"by": "ai"}},
                                 {"key": "baseline", "value": "old", "provenance": {"by": "human"}}]);
@@ -47,7 +47,7 @@ impl Shop {
     fn guidon(&self, credential: &str, arguments: &[&str]) -> Output {
         let mut command = Command::new(binary());
         command.args(arguments).env("GUIDON_SERVER", &self.server.client.url);
-        command.env("GUIDON_TOKEN", credential).env("GUIDON_CONFIG", "/nowhere");
+        command.env("GUIDON_TOKEN", credential).env("GUIDON_PROFILES", "/nowhere");
         command.output().expect("the command")
     }
 
@@ -88,16 +88,6 @@ fn path(environment: &str, rest: &str) -> String {
 
 fn rollout(ai: u32) -> Value {
     json!([{"kind": "setRollout", "flag": "engine", "weights": {"ai": ai, "baseline": 100_000 - ai}}])
-}
-
-/// Signs in as the command line does.
-#[track_caller]
-fn session(person: &Person) -> String {
-    let body = json!({"name": person.name, "password": person.password, "code": person.code()}).to_string();
-    let agent = concat!("guidon-cli/", env!("CARGO_PKG_VERSION"));
-    let headers = [("content-type", "application/json"), ("user-agent", agent)];
-    let session = person.client.with_token(None).send("POST", "/api/v1/session", &headers, body.as_bytes()).ok();
-    session["credential"].as_str().expect("a credential").to_owned()
 }
 
 /// The policy of this id among the examples of the documentation.

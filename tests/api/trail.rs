@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::people::{Person, admin, first_administrator, person};
+use crate::support::people::{admin, first_administrator, person};
 use crate::support::{ServerProcess, TestClient, binary};
 
 const KEY: &str = "ada.lovelace@example.com";
@@ -112,7 +112,7 @@ fn an_export_is_whole_defused_and_noted() {
 fn a_kept_checkpoint_proves_that_the_history_is_the_same() {
     let mut server = ServerProcess::start();
     let somebody = first_administrator(&server.client);
-    let credential = session(&somebody);
+    let credential = somebody.command_line_session();
     let client = server.client.clone();
     let run = |arguments: &[&str]| guidon(&client, &credential, arguments);
     let folder = tempfile::tempdir().expect("a folder");
@@ -141,27 +141,18 @@ fn a_kept_checkpoint_proves_that_the_history_is_the_same() {
     // A server that was begun anew has another key; one that says it is the same is found out by the checkpoint.
     let other = ServerProcess::start();
     let somebody = first_administrator(&other.client);
-    let credential = session(&somebody);
+    let credential = somebody.command_line_session();
     let rewritten = guidon(&other.client, &credential, &["audit", "verify", "--checkpoint", kept, "--key", &key]);
     assert_eq!(rewritten.status.code(), Some(8), "{rewritten:?}");
     let said = String::from_utf8_lossy(&rewritten.stderr).into_owned();
     assert!(said.contains("was rewritten") || said.contains("Its end is missing"), "{said}");
 }
 
-/// A session of the commands: sessions are bound to the program that signed in.
-fn session(person: &Person) -> String {
-    let body = json!({"name": person.name, "password": person.password, "code": person.code()}).to_string();
-    let agent = concat!("guidon-cli/", env!("CARGO_PKG_VERSION"));
-    let headers = [("content-type", "application/json"), ("user-agent", agent)];
-    let session = person.client.with_token(None).send("POST", "/api/v1/session", &headers, body.as_bytes()).ok();
-    session["credential"].as_str().expect("a credential").to_owned()
-}
-
 #[test]
 fn the_commands_show_the_trail_to_people_and_scripts() {
     let server = ServerProcess::start();
     let somebody = first_administrator(&server.client);
-    let credential = session(&somebody);
+    let credential = somebody.command_line_session();
     server.client.create_flag("summary-engine");
     let run = |arguments: &[&str]| guidon(&server.client, &credential, arguments);
     let table = out(&run(&["audit", "log", "--flag", "summary-engine"]));
@@ -225,7 +216,7 @@ fn the_journal_leaves_out_environments_that_are_not_in_sight() {
 fn a_key_is_erased_from_the_past_and_the_store_opens_and_verifies() {
     let mut server = ServerProcess::start();
     let somebody = first_administrator(&server.client);
-    let credential = session(&somebody);
+    let credential = somebody.command_line_session();
     let client = server.client.clone();
     let run = |arguments: &[&str]| guidon(&client, &credential, arguments);
     let beta = json!({"kind": "createSegment", "segment": {"key": "beta", "included": [KEY, "ben"]}});
@@ -267,7 +258,7 @@ fn erased_staff_leave_an_id_behind_and_a_chain_that_verifies() {
     let admin = somebody.sign_in();
     let ada = person(&admin, "Ada", &["developer"]);
     ada.client.change("development", json!([{"kind": "createSegment", "segment": {"key": "beta"}}])).ok();
-    let credential = session(&somebody);
+    let credential = somebody.command_line_session();
     let run = |arguments: &[&str]| guidon(&server.client, &credential, arguments);
     assert_eq!(run(&["privacy", "erase-staff", "Grace", "--yes"]).status.code(), Some(2));
     let said = out(&run(&["privacy", "erase-staff", "ada", "--yes"]));

@@ -326,18 +326,13 @@ fn the_command_line_makes_tests_and_lists() {
     let server = server();
     let (administrator, receiver) = (first_administrator(&server.client), Receiver::start());
     let admin = administrator.client.clone();
-    // A session holds for the program that it was opened by.
-    let body = json!({"name": administrator.name, "password": administrator.password, "code": administrator.code()});
-    let cli = concat!("guidon-cli/", env!("CARGO_PKG_VERSION"));
-    let headers = [("content-type", "application/json"), ("user-agent", cli)];
-    let session = admin.with_token(None).send("POST", "/api/v1/session", &headers, body.to_string().as_bytes()).ok();
-    let credential = session["credential"].as_str().unwrap().to_owned();
+    let credential = administrator.command_line_session();
     let run = |arguments: &[&str]| {
         let done = std::process::Command::new(binary())
             .args(arguments)
             .env("GUIDON_SERVER", server_url(&server))
             .env("GUIDON_TOKEN", &credential)
-            .env("GUIDON_CONFIG", "/nowhere")
+            .env("GUIDON_PROFILES", "/nowhere")
             .output()
             .unwrap();
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();

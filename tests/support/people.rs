@@ -81,6 +81,16 @@ impl Person {
         self.client.with_token(Some(session["credential"].as_str().expect("a credential")))
     }
 
+    /// As [`Self::sign_in`], as the command line does it, to which the session is bound: its credential.
+    #[track_caller]
+    pub fn command_line_session(&self) -> String {
+        let body = json!({"name": self.name, "password": self.password, "code": self.code()}).to_string();
+        let agent = concat!("guidon-cli/", env!("CARGO_PKG_VERSION"));
+        let headers = [("content-type", "application/json"), ("user-agent", agent)];
+        let session = self.client.with_token(None).send("POST", "/api/v1/session", &headers, body.as_bytes()).ok();
+        session["credential"].as_str().expect("a credential").to_owned()
+    }
+
     /// As [`Self::sign_in`], and keeps the session in `client`.
     #[track_caller]
     pub fn signed_in(mut self) -> Self {

@@ -8,7 +8,7 @@
 //! Time is the monotonic clock's, as the time since the client began.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
@@ -255,7 +255,21 @@ impl Breaker {
     }
 }
 
-type ByFlag = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Mutex<Breaker>>>>;
+type ByFlag = HashMap<Arc<str>, HashMap<Arc<str>, Arc<Entry>>>;
+
+/// A breaker, and whose it is.
+struct Entry {
+    flag: Arc<str>,
+    variation: Arc<str>,
+    breaker: Mutex<Breaker>,
+}
+
+impl Entry {
+    fn lock(&self) -> MutexGuard<'_, Breaker> {
+        // Nothing that runs under the lock panics.
+        self.breaker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The breakers of a client. Finding one takes no lock; what it counts is behind a lock of its own, held for nanoseconds.
 pub(super) struct Breakers {
@@ -275,21 +289,21 @@ impl Breakers {
     /// Asks whether the AI path of `variation` may be tried. `None`: it may, and has no breaker.
     pub(super) fn admit(&self, flag: &str, variation: &str) -> Option<Permit> {
         let settings = self.settings?;
-        let breaker = self.find(flag, variation)?;
-        let admission = lock(&breaker).admit(self.began.elapsed());
-        Some(Permit { breaker, settings, admission, began: self.began })
+        let entry = self.find(flag, variation)?;
+        let admission = entry.lock().admit(self.began.elapsed());
+        Some(Permit { entry, settings, admission, began: self.began })
     }
 
     /// The breakers that have ever opened, by flag and variation.
     pub(super) fn reports(&self) -> Vec<BreakerReport> {
         let known = self.known.load();
-        let pairs = known.iter().flat_map(|(flag, of)| of.iter().map(move |(variation, it)| (flag, variation, it)));
-        let mut reports: Vec<BreakerReport> = pairs
-            .filter_map(|(flag, variation, breaker)| {
-                let breaker = lock(breaker);
+        let entries = known.values().flat_map(HashMap::values);
+        let mut reports: Vec<BreakerReport> = entries
+            .filter_map(|entry| {
+                let breaker = entry.lock();
                 (breaker.opened > 0).then(|| BreakerReport {
-                    flag: flag.to_string(),
-                    variation: variation.to_string(),
+                    flag: entry.flag.to_string(),
+                    variation: entry.variation.to_string(),
                     state: breaker.state(),
                     opened: breaker.opened,
                     skipped: breaker.skipped,
@@ -300,42 +314,33 @@ impl Breakers {
         reports
     }
 
-    fn find(&self, flag: &str, variation: &str) -> Option<Arc<Mutex<Breaker>>> {
+    fn find(&self, flag: &str, variation: &str) -> Option<Arc<Entry>> {
         let found = |known: &ByFlag| known.get(flag).and_then(|of| of.get(variation)).cloned();
         found(&self.known.load()).or_else(|| self.add(flag, variation, found))
     }
 
     #[cold]
-    fn add(
-        &self,
-        flag: &str,
-        variation: &str,
-        found: impl Fn(&ByFlag) -> Option<Arc<Mutex<Breaker>>>,
-    ) -> Option<Arc<Mutex<Breaker>>> {
+    fn add(&self, flag: &str, variation: &str, found: impl Fn(&ByFlag) -> Option<Arc<Entry>>) -> Option<Arc<Entry>> {
         let _adding = self.adding.lock().unwrap_or_else(PoisonError::into_inner);
         let known = self.known.load_full();
-        if let Some(breaker) = found(&known) {
-            return Some(breaker);
+        if let Some(entry) = found(&known) {
+            return Some(entry);
         }
         if known.values().map(HashMap::len).sum::<usize>() >= MAX_BREAKERS {
             return None;
         }
         let mut more = ByFlag::clone(&known);
-        let breaker = Arc::new(Mutex::new(Breaker::new()));
-        more.entry(flag.into()).or_default().insert(variation.into(), Arc::clone(&breaker));
+        let breaker = Mutex::new(Breaker::new());
+        let entry = Arc::new(Entry { flag: flag.into(), variation: variation.into(), breaker });
+        more.entry(Arc::clone(&entry.flag)).or_default().insert(Arc::clone(&entry.variation), Arc::clone(&entry));
         self.known.store(Arc::new(more));
-        Some(breaker)
+        Some(entry)
     }
-}
-
-fn lock(breaker: &Mutex<Breaker>) -> std::sync::MutexGuard<'_, Breaker> {
-    // Nothing that runs under the lock panics.
-    breaker.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// What a breaker said of one call, and where the call's end is to be told.
 pub(super) struct Permit {
-    breaker: Arc<Mutex<Breaker>>,
+    entry: Arc<Entry>,
     settings: BreakerSettings,
     admission: Admission,
     began: Instant,
@@ -348,13 +353,14 @@ impl Permit {
     }
 
     /// Tells how the call ended.
-    pub(super) fn ended(self, flag: &str, variation: &str, ended: Ended) {
-        let changed = lock(&self.breaker).ended(&self.settings, self.admission, ended, self.began.elapsed());
+    pub(super) fn ended(self, ended: Ended) {
+        let Entry { flag, variation, .. } = &*self.entry;
+        let changed = self.entry.lock().ended(&self.settings, self.admission, ended, self.began.elapsed());
         match changed {
             Some(BreakerState::Open) => {
-                tracing::warn!(flag, variation, "the AI path fails too often: the baseline answers for a while");
+                tracing::warn!(%flag, %variation, "the AI path fails too often: the baseline answers for a while");
             }
-            Some(_) => tracing::info!(flag, variation, "the AI path does well again and is back in use"),
+            Some(_) => tracing::info!(%flag, %variation, "the AI path does well again and is back in use"),
             None => {}
         }
     }
@@ -436,7 +442,7 @@ mod tests {
                 continue;
             }
             for permit in (0..3).filter_map(|_| breakers.admit("f", &number.to_string())) {
-                permit.ended("f", "v", Ended::Badly);
+                permit.ended(Ended::Badly);
             }
         }
         assert!(breakers.admit("f", "7").unwrap().is_refusal());

@@ -202,7 +202,6 @@ async fn limited<F: Future>(limit: Option<Duration>, future: F) -> Option<F::Out
 /// An AI path that is running. Whatever becomes of it is recorded once, and told to its breaker; if it is dropped, as cancelled.
 struct Attempt<'a> {
     client: &'a Client,
-    flag: String,
     assigned: Option<String>,
     /// `None` once it is recorded, and for an evaluation without a unit, which is not recorded.
     record: Option<Exposure>,
@@ -224,7 +223,7 @@ impl<'a> Attempt<'a> {
         let record = recorded.then(|| exposure(flag, evaluation, revision));
         let baseline = evaluation.baseline().map(|variation| variation.key().to_owned()).unwrap_or_default();
         let assigned = evaluation.variation_key().map(str::to_owned);
-        Self { client, flag: flag.to_owned(), assigned, record, baseline, permit }
+        Self { client, assigned, record, baseline, permit }
     }
 
     fn delivered<T, E>(mut self, value: T) -> PathDetail<T, E> {
@@ -263,7 +262,7 @@ impl<'a> Attempt<'a> {
 
     fn end(&mut self, ended: Ended) {
         if let Some(permit) = self.permit.take() {
-            permit.ended(&self.flag, self.assigned.as_deref().unwrap_or_default(), ended);
+            permit.ended(ended);
         }
     }
 }

@@ -23,7 +23,7 @@ pub use check::{BatchLimits, RefusedBatch};
 pub use file::{FileAssignmentLog, OpenError, Retention};
 pub use memory::MemoryAssignments;
 pub use metrics::AssignmentMetrics;
-pub use query::{Cursor, Line, MAX_PAGE_ITEMS, MalformedCursor, Page, Query, QueryError};
+pub use query::{Cursor, Line, MAX_PAGE_ITEMS, MalformedCursor, Page, Query, QueryError, lines_of_flag};
 pub use record::Assignment;
 pub use reservoir::{
     MAX_SAMPLED_ENVIRONMENTS, MAX_SAMPLED_UNIT_BYTES, MAX_SAMPLED_UNITS, PERIOD_MS, Reservoir, Sampled, SampledLog,

@@ -4,10 +4,12 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::{Assignment, Origin};
+use super::{Assignment, AssignmentLog, Origin};
 
 /// Most assignments of one page.
 pub const MAX_PAGE_ITEMS: usize = 1_000;
+/// Most pages that [`lines_of_flag`] reads.
+const MAX_PAGES: usize = 20;
 
 /// Which assignments to read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -85,6 +87,27 @@ pub struct Page {
     pub lines: Vec<Line>,
     /// Where the next page begins; `None` at the end of what is stored.
     pub next: Option<Cursor>,
+}
+
+/// What the log has of a flag in an environment since `from`, in milliseconds since 1970: the first 20,000 lines of it. Blocks on
+/// the disk.
+///
+/// # Errors
+///
+/// As [`AssignmentLog::read`].
+pub fn lines_of_flag(log: &dyn AssignmentLog, origin: Origin, flag: &str, from: u64) -> Result<Vec<Line>, QueryError> {
+    let mut query =
+        Query { origin, flag: Some(flag.to_owned()), from: Some(from), to: None, after: None, limit: MAX_PAGE_ITEMS };
+    let mut lines = Vec::new();
+    for _ in 0..MAX_PAGES {
+        let page = log.read(&query)?;
+        lines.extend(page.lines);
+        match page.next {
+            Some(next) => query.after = Some(next),
+            None => break,
+        }
+    }
+    Ok(lines)
 }
 
 /// Why the log cannot be read back.

@@ -7,13 +7,11 @@ use futures_util::FutureExt;
 use futures_util::future::{self, BoxFuture};
 
 use super::reach::Reach;
-use crate::assignments::{AssignmentLog, Line, MAX_PAGE_ITEMS, Origin, Query};
+use crate::assignments::{AssignmentLog, Line, Origin, lines_of_flag};
 use crate::clock::Clock;
 
 /// How far back is measured: an hour, in milliseconds.
 const WINDOW_MS: u64 = 60 * 60 * 1_000;
-/// Most pages of the log that are read for one change: beyond them nothing is known of a flag.
-const MAX_PAGES: usize = 20;
 
 /// Knows how many people rules match.
 pub trait Reaches: Send + Sync + 'static {
@@ -63,29 +61,8 @@ impl Reaches for LoggedReaches {
 }
 
 fn read(log: &dyn AssignmentLog, origin: &Origin, flag: &str, from: u64) -> Vec<Line> {
-    let mut query = Query {
-        origin: origin.clone(),
-        flag: Some(flag.to_owned()),
-        from: Some(from),
-        to: None,
-        after: None,
-        limit: MAX_PAGE_ITEMS,
-    };
-    let mut lines = Vec::new();
-    for _ in 0..MAX_PAGES {
-        match log.read(&query) {
-            Ok(page) => {
-                lines.extend(page.lines);
-                match page.next {
-                    Some(next) => query.after = Some(next),
-                    None => return lines,
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "how many people rules match could not be measured");
-                return Vec::new();
-            }
-        }
-    }
-    lines
+    lines_of_flag(log, origin.clone(), flag, from).unwrap_or_else(|error| {
+        tracing::warn!(%error, "how many people rules match could not be measured");
+        Vec::new()
+    })
 }

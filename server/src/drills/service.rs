@@ -10,7 +10,7 @@ use super::pending::{Drills, Pending};
 use super::{
     Check, DrillReport, MAX_DRILL_REASONS, Moved, ProbeReport, Prober, Seen, StandingDrill, Tally, moved, shape,
 };
-use crate::assignments::{AssignmentLog, Line, MAX_PAGE_ITEMS, Origin, Query, Reservoir};
+use crate::assignments::{AssignmentLog, Line, Origin, Reservoir, lines_of_flag};
 use crate::changes::{Author, ChangeError, ChangeOutcome, ChangeService, IdempotencyKey, Rehearsal};
 use crate::environments::Tier;
 use crate::policy::{Action, Resource};
@@ -21,8 +21,6 @@ pub const MAX_DRILLS_AT_ONCE: usize = 4;
 pub const MAX_PROBE_TIMEOUT_MS: u64 = 20_000;
 /// How far back the assignment log is looked at: an hour, in milliseconds.
 const WINDOW_MS: u64 = 60 * 60 * 1_000;
-/// Most pages of the assignment log that are read for a drill.
-const MAX_PAGES: usize = 20;
 /// Longest reason, in characters.
 const MAX_REASON_CHARS: usize = 500;
 
@@ -237,23 +235,8 @@ fn bounded(mut reasons: Vec<String>) -> Vec<String> {
 
 /// What the log has of the flag since `from`; nothing where it cannot be read.
 fn read(log: &dyn AssignmentLog, origin: Origin, flag: &str, from: u64) -> Vec<Line> {
-    let mut query =
-        Query { origin, flag: Some(flag.to_owned()), from: Some(from), to: None, after: None, limit: MAX_PAGE_ITEMS };
-    let mut lines = Vec::new();
-    for _ in 0..MAX_PAGES {
-        match log.read(&query) {
-            Ok(page) => {
-                lines.extend(page.lines);
-                match page.next {
-                    Some(next) => query.after = Some(next),
-                    None => break,
-                }
-            }
-            Err(error) => {
-                tracing::warn!(%error, "a drill could not read the assignment log");
-                return Vec::new();
-            }
-        }
-    }
-    lines
+    lines_of_flag(log, origin, flag, from).unwrap_or_else(|error| {
+        tracing::warn!(%error, "a drill could not read the assignment log");
+        Vec::new()
+    })
 }

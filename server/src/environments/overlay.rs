@@ -16,9 +16,18 @@ use crate::state::SegmentState;
 /// Where in the document something stands, and what is wrong there.
 pub(crate) struct Faults<'a> {
     pub(crate) problems: &'a mut Vec<Problem>,
+    /// What is wrong where a clause leaves out its targeting keys and none stand, and what to do.
+    pub(crate) no_keys: &'static str,
 }
 
-impl Faults<'_> {
+impl<'a> Faults<'a> {
+    /// Gathers what is wrong with a document that somebody wrote.
+    pub(crate) fn of_document(problems: &'a mut Vec<Problem>) -> Self {
+        let no_keys =
+            "the values were left out, and no such clause stands whose targeting keys could be kept: say them";
+        Self { problems, no_keys }
+    }
+
     fn add(&mut self, at: &str, code: &'static str, message: impl Into<String>) {
         self.problems.push(Problem::new(at, code, message));
     }
@@ -91,7 +100,7 @@ fn new_flag(key: &str, document: &FlagDocument, at: &str, faults: &mut Faults<'_
         expires: None,
         client_side: false,
         archived: false,
-        variations: self::variations(&[], variations, at, &mut Faults { problems: &mut Vec::new() }),
+        variations: self::variations(&[], variations, at, &mut Faults::of_document(&mut Vec::new())),
         schema: None,
         environments: BTreeMap::new(),
     })
@@ -298,11 +307,7 @@ fn clauses(wanted: &[ClauseDocument], standing: &[Clause], at: &str, faults: &mu
             let mut such = standing.iter().filter(|known| lists_targeting_keys(known));
             match here.or_else(|| such.next().filter(|_| such.next().is_none())) {
                 Some(known) => clause.values.clone_from(&known.values),
-                None => {
-                    let message = "the values were left out, and no such clause stands whose targeting keys could be kept: \
-                                   say them";
-                    faults.add(&format!("{at}/{index}"), "missingField", message);
-                }
+                None => faults.add(&format!("{at}/{index}"), "missingField", faults.no_keys),
             }
         }
         made.push(clause);

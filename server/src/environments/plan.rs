@@ -221,7 +221,7 @@ impl Planning<'_> {
         for (key, document) in segments {
             let at = format!("{root}/{}", pointer_part(key));
             let standing = self.project.segment(environment, key);
-            let mut faults = Faults { problems: &mut self.plan.problems };
+            let mut faults = Faults::of_document(&mut self.plan.problems);
             let wanted = overlay::segment(key, standing.map(|state| &**state), document, &at, &mut faults);
             self.segment(environment, &at, &wanted);
             self.expected.segment(environment, &wanted);
@@ -258,7 +258,7 @@ impl Planning<'_> {
         }
         let standing = self.project.flags.get(key).map(|state| self.with_new_environments(&state.published));
         let problems = self.plan.problems.len();
-        let mut faults = Faults { problems: &mut self.plan.problems };
+        let mut faults = Faults::of_document(&mut self.plan.problems);
         let wanted = overlay::flag(key, standing.as_ref(), document, &root, &mut faults);
         let Some(mut wanted) = wanted else { return false };
         if !known {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::document::FlagDocument;
 use super::expected::Expected;
-use crate::spelling::nearest;
+use crate::spelling::hint;
 
 /// Where the document says what stands at `pointer` in the flag: there, or as near to it as the document says anything.
 pub(crate) fn place_in_document(pointer: &str, flag: &Flag, document: &FlagDocument) -> String {
@@ -40,11 +40,7 @@ pub(crate) fn place_in_document(pointer: &str, flag: &Flag, document: &FlagDocum
 
 /// Adds the nearest known word, if there is one.
 pub(crate) fn with_hint<'k>(message: String, word: &str, known: impl Iterator<Item = &'k String>) -> String {
-    let known: Vec<&str> = known.map(String::as_str).collect();
-    match nearest(word, &known) {
-        Some(near) => format!("{message}; did you mean {near:?}?"),
-        None => message,
-    }
+    message + &hint(word, &known.map(String::as_str).collect::<Vec<_>>())
 }
 
 /// What there is to refer to.
@@ -81,9 +77,6 @@ impl Known<'_> {
             }
             _ => return message,
         };
-        match nearest(&word, &known) {
-            Some(near) => format!("{message}; did you mean {near:?}?"),
-            None => message,
-        }
+        message + &hint(&word, &known)
     }
 }

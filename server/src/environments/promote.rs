@@ -32,6 +32,10 @@ pub struct Promotion<'a> {
     pub targets: bool,
 }
 
+/// What is wrong where a rule would be carried without the targeting keys that it lists, and what to do.
+const NO_KEYS: &str = "a rule lists targeting keys, and no such clause stands there whose keys could be kept: carry them along \
+                       with `targets` (--targets)";
+
 /// The plan that makes `to` serve flags as `from` does. Its problems point into the request: `/flags/0`.
 #[must_use]
 pub fn promote(project: &Project, promotion: Promotion<'_>) -> Plan {
@@ -110,15 +114,7 @@ fn carried(
         }
     }
     document.fallthrough.iter_mut().for_each(without_salt);
-    let known = problems.len();
-    let wanted = overlay::in_environment(to, &document, at, &mut Faults { problems });
-    for problem in problems.iter_mut().skip(known).filter(|problem| problem.code == "missingField") {
-        problem.message =
-            "a rule lists targeting keys, and no such clause stands there whose keys could be kept: carry them \
-                           along with `targets` (--targets)"
-                .to_owned();
-    }
-    wanted
+    overlay::in_environment(to, &document, at, &mut Faults { problems, no_keys: NO_KEYS })
 }
 
 fn without_salt(serve: &mut ServeDocument) {
@@ -141,7 +137,7 @@ fn promote_segment(planning: &mut Planning<'_>, key: &str, promotion: Promotion<
     let document: SegmentDocument = segment_of(from, ExportOptions { keys: promotion.targets, allocations: false });
     let standing = planning.project.segment(promotion.to, key).map(|state| &**state);
     let at = format!("/segments/{}/{}", pointer_part(promotion.to), pointer_part(key));
-    let mut faults = Faults { problems: &mut planning.plan.problems };
+    let mut faults = Faults { problems: &mut planning.plan.problems, no_keys: NO_KEYS };
     let wanted: WantedSegment = overlay::segment(key, standing, &document, &at, &mut faults);
     planning.segment(promotion.to, &at, &wanted);
     planning.expected.segment(promotion.to, &wanted);

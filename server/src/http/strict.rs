@@ -16,7 +16,7 @@ use serde_json::{Map, Value};
 use super::problem::Fault;
 use crate::changes::Instruction;
 use crate::changes::instruction::ENVIRONMENT;
-pub use crate::spelling::nearest;
+use crate::spelling::{hint, nearest};
 
 /// Most faults one problem document lists.
 pub const MAX_FAULTS: usize = 100;
@@ -206,7 +206,7 @@ impl<'a> At<'a> {
     fn note_unknown(&self, name: &str, known: &[&str]) {
         let mut unknown = self.unknown.borrow_mut();
         if unknown.len() < MAX_FAULTS {
-            let hint = nearest(name, known).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+            let hint = hint(name, known);
             unknown.push(Fault::new(self.pointer(), "unknownField", format!("there is no field {name:?} here{hint}")));
         }
     }
@@ -537,7 +537,7 @@ impl de::Error for Error {
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {
-        let hint = nearest(variant, expected).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        let hint = hint(variant, expected);
         Self::new("unknownWord", format!("{variant:?} is not one of {}{hint}", expected.join(", ")))
     }
 }

@@ -6,8 +6,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use super::super::problem::Fault;
-use super::super::strict::{self, MAX_FAULTS, nearest};
+use super::super::strict::{self, MAX_FAULTS};
 use crate::environments::document::{Document, FlagDocument, ServingDocument};
+use crate::spelling::hint;
 
 /// Sections of a document.
 const SECTIONS: [&str; 3] = ["environments", "flags", "segments"];
@@ -18,7 +19,7 @@ pub(super) fn read_document(value: &Value, pointer: &str) -> (Document, Vec<Faul
     let mut document = Document::default();
     let Some(sections) = reading.object(value, pointer, "a document") else { return (document, reading.faults) };
     for name in sections.keys().filter(|name| !SECTIONS.contains(&name.as_str())) {
-        let hint = nearest(name, &SECTIONS).map_or_else(String::new, |near| format!("; did you mean {near:?}?"));
+        let hint = hint(name, &SECTIONS);
         let detail = format!("a document has no section {name:?}; it has environments, flags and segments{hint}");
         reading.add(Fault::new(below(pointer, name), "unknownField", detail));
     }
