@@ -4,16 +4,8 @@ use std::sync::Arc;
 
 use super::authorize::Verdict;
 use super::gate::propose;
-use super::service::PlaceError;
 use super::{Author, ChangeDraft, ChangeError, ChangeService, Needs, describe};
 use crate::journal::{Entry, ObjectId};
-
-/// Most entries that are read back to find what touched an object.
-const MAX_LOOK_BACK_ENTRIES: u64 = 10_000;
-/// Entries read at once.
-const READ_ENTRIES: usize = 500;
-/// Most entries that are named.
-const MAX_NAMED_ENTRIES: usize = 100;
 
 /// What would become of a change, were it made now.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,10 +27,7 @@ impl ChangeService {
     pub async fn consider(&self, author: &Author, change: &ChangeDraft) -> Result<Considered, ChangeError> {
         let past = self.past(change).await?;
         let reach = self.reach(author, change).await;
-        let mut head = self.head().await.map_err(|error| match error {
-            PlaceError::Refused(error) => error,
-            PlaceError::Contended => ChangeError::Busy,
-        })?;
+        let mut head = self.head().await?;
         let head = &mut *head;
         let at = self.clock.now_ms().max(head.world.at);
         let (prepared, verdict) = self.judged(head, author, change, at, &past, &reach)?;
@@ -71,20 +60,8 @@ impl ChangeService {
         project: &str,
         touches: &(dyn Fn(&ObjectId) -> bool + Sync),
     ) -> Result<Option<Vec<Arc<Entry>>>, ChangeError> {
-        let newest = self.world().revision;
-        if newest.saturating_sub(since) > MAX_LOOK_BACK_ENTRIES {
-            return Ok(None);
-        }
-        let (mut after, mut found) = (since, Vec::new());
-        while after < newest {
-            let read = self.journal().read(after, READ_ENTRIES).await?;
-            let Some(last) = read.last() else { break };
-            after = last.entry.revision;
-            let about = read.into_iter().map(|stored| stored.entry);
-            found.extend(about.filter(|entry| {
-                entry.project == project && entry.objects.iter().any(|changed| touches(&changed.object))
-            }));
-        }
-        Ok(Some(found.split_off(found.len().saturating_sub(MAX_NAMED_ENTRIES))))
+        // With what was accepted and is not durable yet: whoever came first has won.
+        let (recent, revision) = self.head().await?.newest();
+        self.entries_after(recent, revision, since, project, touches).await
     }
 }

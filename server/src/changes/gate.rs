@@ -9,7 +9,7 @@ use super::authorize::{self, Judgement, Judging, Verdict};
 use super::prepare::{Prepared, prepare};
 use super::reach::Reach;
 use super::resolve::Past;
-use super::service::{Head, PlaceError};
+use super::service::Head;
 use super::{Author, ChangeDraft, ChangeError, ChangeService, Instruction, Problem, Refused, RequestEdit, describe};
 use crate::audit::{Event, EventKind};
 use crate::environments::Tier;
@@ -190,11 +190,7 @@ impl ChangeService {
     pub(super) async fn judge(&self, author: &Author, change: &ChangeDraft) -> Result<Proposed, ChangeError> {
         let past = self.past(change).await?;
         let reach = self.reach(author, change).await;
-        let refused = |error| match error {
-            PlaceError::Refused(error) => error,
-            PlaceError::Contended => ChangeError::Busy,
-        };
-        let mut head = self.head().await.map_err(refused)?;
+        let mut head = self.head().await?;
         let at = self.clock.now_ms().max(head.world.at);
         let head = &mut *head;
         let (prepared, verdict) = self.judged(head, author, change, at, &past, &reach)?;

@@ -10,7 +10,7 @@ use super::request::{
     Body, ChangeRequest, DEFAULT_LIFE_MS, MAX_LIFE_MS, MAX_OPEN, MAX_OPEN_PER_AGENT, MAX_OPEN_PER_AUTHOR,
     MAX_TEXT_BYTES, RequestState, Schedule,
 };
-use super::service::{Head, PlaceError};
+use super::service::Head;
 use super::{
     Author, ChangeDraft, ChangeError, ChangeOutcome, ChangeService, IdempotencyKey, Instruction, Problem, Proposal,
     RequestEdit,
@@ -203,10 +203,7 @@ impl ChangeService {
             ..ChangeDraft::default()
         };
         let past = self.past(&change).await?;
-        let mut head = self.head().await.map_err(|error| match error {
-            PlaceError::Refused(error) => error,
-            PlaceError::Contended => ChangeError::Busy,
-        })?;
+        let mut head = self.head().await?;
         let at = self.clock.now_ms().max(head.world.at);
         let Head { world, mint, .. } = &mut *head;
         let prepared = prepare(world, &Author::system(), &change, at, &mut **mint, &past)?;

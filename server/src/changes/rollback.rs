@@ -13,7 +13,6 @@ use guidon_sdk::validate::validate_flag;
 use super::authorize::Verdict;
 use super::direction::direction;
 use super::reach::Reach;
-use super::service::PlaceError;
 use super::{Author, ChangeDraft, ChangeError, ChangeOutcome, ChangeService, IdempotencyKey, Instruction, Problem};
 use crate::drills::{DrillEdit, DrillReport, Proof};
 use crate::flags::{references, visit_config};
@@ -212,10 +211,7 @@ impl ChangeService {
         let past = self.past(&change).await?;
         let reach = self.reach(author, &change).await;
         let judged = {
-            let mut head = self.head().await.map_err(|error| match error {
-                PlaceError::Refused(error) => error,
-                PlaceError::Contended => ChangeError::Busy,
-            })?;
+            let mut head = self.head().await?;
             let at = self.now_ms().max(head.world.at);
             let before = head.world.clone();
             self.judged(&mut head, author, &change, at, &past, &reach).map(|judged| (before, judged))

@@ -460,41 +460,57 @@ impl ChangeService {
         change: &ChangeDraft,
         prepared: &Prepared,
     ) -> Result<(), ChangeError> {
-        let revision = head.world.revision;
-        let mut entries: Vec<Arc<Entry>> = head.recent.iter().cloned().collect();
-        let first = entries.first().map_or(revision + 1, |entry| entry.revision);
-        if revision - expected > MAX_LOOK_BACK_ENTRIES {
-            return Err(ChangeError::Conflict { expected, revision, entries: Vec::new() });
+        let (recent, revision) = head.newest();
+        // What was said of a change request is no change of what it asks for.
+        let touches = |object: &ObjectId| !matches!(object, ObjectId::Request(_)) && prepared.named.contains(object);
+        let found = self.entries_after(recent, revision, expected, &change.project, &touches).await?;
+        match found {
+            Some(entries) if entries.is_empty() => Ok(()),
+            // More than is looked through: better a conflict too many than one missed.
+            found => Err(ChangeError::Conflict { expected, revision, entries: found.unwrap_or_default() }),
         }
-        let mut after = expected;
+    }
+
+    /// Entries after `since` that changed an object of the project which `touches` lets through, oldest first: the last 100 of
+    /// them. `recent` are the head's, which need not be durable yet, and `revision` is the last of all. `None` if more entries
+    /// lie between than are looked through, or wait to be durable than are kept in memory.
+    pub(super) async fn entries_after(
+        &self,
+        recent: Vec<Arc<Entry>>,
+        revision: u64,
+        since: u64,
+        project: &str,
+        touches: &(dyn Fn(&ObjectId) -> bool + Sync),
+    ) -> Result<Option<Vec<Arc<Entry>>>, ChangeError> {
+        if revision.saturating_sub(since) > MAX_LOOK_BACK_ENTRIES {
+            return Ok(None);
+        }
+        let is_about = |entry: &Arc<Entry>| {
+            entry.revision > since
+                && entry.project == project
+                && entry.objects.iter().any(|changed| touches(&changed.object))
+        };
+        let first = recent.first().map_or(revision + 1, |entry| entry.revision);
+        let mut entries: Vec<Arc<Entry>> = recent.into_iter().filter(is_about).collect();
+        let mut after = since;
         while after + 1 < first {
             let read = self.journal.read(after, MAX_RECENT_ENTRIES).await?;
-            let Some(last) = read.last() else {
-                // More entries than are kept in memory wait to be durable: better a conflict too many than one missed.
-                return Err(ChangeError::Conflict { expected, revision, entries: Vec::new() });
-            };
+            let Some(last) = read.last() else { return Ok(None) };
             after = last.entry.revision;
-            entries.extend(read.into_iter().map(|stored| stored.entry));
+            entries.extend(read.into_iter().map(|stored| stored.entry).filter(is_about));
         }
-        entries.retain(|entry| {
-            // What was said of a change request is no change of what it asks for.
-            let touches =
-                |object: &ObjectId| !matches!(object, ObjectId::Request(_)) && prepared.named.contains(object);
-            entry.revision > expected
-                && entry.project == change.project
-                && entry.objects.iter().any(|changed| touches(&changed.object))
-        });
         entries.sort_by_key(|entry| entry.revision);
         entries.dedup_by_key(|entry| entry.revision);
-        if entries.is_empty() {
-            return Ok(());
-        }
-        let entries = entries.split_off(entries.len().saturating_sub(MAX_CONFLICT_ENTRIES));
-        Err(ChangeError::Conflict { expected, revision, entries })
+        Ok(Some(entries.split_off(entries.len().saturating_sub(MAX_CONFLICT_ENTRIES))))
     }
 }
 
 impl Head {
+    /// The last entries, which need not be durable yet, and the revision of the last of all.
+    pub(super) fn newest(&self) -> (Vec<Arc<Entry>>, u64) {
+        (self.recent.iter().cloned().collect(), self.world.revision)
+    }
+
     fn remember(&mut self, entry: &Arc<Entry>) {
         if self.recent.len() == MAX_RECENT_ENTRIES {
             self.recent.pop_front();
@@ -508,6 +524,15 @@ pub(super) enum PlaceError {
     /// Another server wrote first.
     Contended,
     Refused(ChangeError),
+}
+
+impl From<PlaceError> for ChangeError {
+    fn from(error: PlaceError) -> Self {
+        match error {
+            PlaceError::Refused(error) => error,
+            PlaceError::Contended => Self::Busy,
+        }
+    }
 }
 
 impl From<ChangeError> for PlaceError {

@@ -329,7 +329,8 @@ pub(super) async fn carry_out(
             let found = api.changes.entries_since(revision, &project, &is_touched).await.map_err(Problem::from)?;
             match found {
                 Some(entries) if !entries.is_empty() => {
-                    let newest = api.world().revision;
+                    // The last of them need not be durable, and so in sight, yet.
+                    let newest = entries.iter().map(|entry| entry.revision).fold(api.world().revision, u64::max);
                     let error = ChangeError::Conflict { expected: revision, revision: newest, entries };
                     Err(refusal(api, &author, &project, error))
                 }
