@@ -147,7 +147,7 @@ impl Peer {
     pub(super) async fn message(&mut self) -> ClientMessage {
         loop {
             match self.next().await.expect("the client is gone") {
-                ClientMessage::Heartbeat => {}
+                ClientMessage::Heartbeat { .. } => {}
                 message => return message,
             }
         }
@@ -180,7 +180,14 @@ impl Peer {
 
     pub(super) async fn welcome(&mut self, last_batch: u64) {
         let (protocol, heartbeat_interval_ms, max_batch_items) = (1, 1000, 100);
-        self.send(&ServerMessage::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch }).await;
+        self.send(&ServerMessage::Welcome {
+            protocol,
+            heartbeat_interval_ms,
+            max_batch_items,
+            last_batch,
+            max_metric_rows: 0,
+        })
+        .await;
     }
 
     pub(super) async fn send(&mut self, message: &ServerMessage) {

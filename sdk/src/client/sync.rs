@@ -335,7 +335,10 @@ impl SyncMachine {
             ServerMessage::ExposuresStored { batch } => actions.push(Action::ExposuresStored(batch)),
             ServerMessage::ExposuresRefused { batch, reason } => actions.push(Action::ExposuresRefused(batch, reason)),
             ServerMessage::Probe { probe } => actions.push(Action::Send(ClientMessage::Probed { probe })),
-            ServerMessage::Heartbeat { .. } | ServerMessage::Unknown => {}
+            ServerMessage::MetricsMerged { .. }
+            | ServerMessage::Directives { .. }
+            | ServerMessage::Heartbeat { .. }
+            | ServerMessage::Unknown => {}
         }
     }
 
@@ -447,7 +450,7 @@ impl SyncMachine {
             Mode::Open(socket) if socket.is_dead(now) => self.drop_socket(now, random, actions),
             Mode::Open(socket) => {
                 socket.next_beat = now + socket.interval;
-                actions.push(Action::Send(ClientMessage::Heartbeat));
+                actions.push(Action::Send(ClientMessage::Heartbeat { at: None }));
             }
             Mode::Polling { next_probe, .. } if *next_probe <= now => self.open(true, now, actions),
             Mode::Polling { outstanding, .. } => {

@@ -123,6 +123,7 @@ where
         heartbeat_interval_ms: limits.heartbeat_interval_ms,
         max_batch_items: limits.max_batch_items,
         last_batch,
+        max_metric_rows: 0,
     })?;
     let mut connection = Connection {
         hub: Arc::clone(hub),
@@ -144,7 +145,7 @@ async fn read_hello<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Re
     loop {
         match wire.read().await? {
             Some(ClientMessage::Hello(hello)) => return Ok(hello),
-            Some(ClientMessage::Heartbeat | ClientMessage::Unknown) | None => {}
+            Some(ClientMessage::Heartbeat { .. } | ClientMessage::Metrics(_) | ClientMessage::Unknown) | None => {}
             Some(_) => return Err(End::protocol("the first message must be a hello")),
         }
     }
@@ -375,7 +376,13 @@ impl Connection {
             Some(ClientMessage::Exposures(batch)) => self.store(wire, batch)?,
             Some(ClientMessage::Probed { probe }) => self.registration.answered(probe),
             Some(ClientMessage::Hello(_)) => return Err(End::protocol("a second hello")),
-            Some(ClientMessage::Applied { .. } | ClientMessage::Heartbeat | ClientMessage::Unknown) | None => {}
+            Some(
+                ClientMessage::Applied { .. }
+                | ClientMessage::Heartbeat { .. }
+                | ClientMessage::Metrics(_)
+                | ClientMessage::Unknown,
+            )
+            | None => {}
         }
         Ok(())
     }

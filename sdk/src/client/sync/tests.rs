@@ -21,7 +21,13 @@ fn patch(from: u64, to: &str) -> PatchBody {
 }
 
 fn welcome() -> ServerMessage {
-    ServerMessage::Welcome { protocol: 1, heartbeat_interval_ms: 1000, max_batch_items: 10, last_batch: 0 }
+    ServerMessage::Welcome {
+        protocol: 1,
+        heartbeat_interval_ms: 1000,
+        max_batch_items: 10,
+        last_batch: 0,
+        max_metric_rows: 0,
+    }
 }
 
 fn machine(basis: Option<&str>) -> SyncMachine {
@@ -259,7 +265,13 @@ impl Move {
             Self::OpenFailed(false) => Event::OpenFailed(OpenFailure::Unavailable),
             Self::Welcome(heartbeat_interval_ms) => {
                 let (protocol, max_batch_items, last_batch) = (9, 0, u64::MAX);
-                Event::Received(ServerMessage::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch })
+                Event::Received(ServerMessage::Welcome {
+                    protocol,
+                    heartbeat_interval_ms,
+                    max_batch_items,
+                    last_batch,
+                    max_metric_rows: 0,
+                })
             }
             Self::Snapshot(history, number) => Event::Received(ServerMessage::Snapshot(snapshot(&at(history, number)))),
             Self::Patch(history, from, to) => Event::Received(ServerMessage::Patch(patch(from, &at(history, to)))),

@@ -293,7 +293,7 @@ async fn a_silent_peer_is_dropped_and_a_beating_one_is_not() {
         if let Ok(message) = timeout(Duration::from_secs(10), hear(&mut beating)).await {
             beats += u32::from(matches!(message, ServerMessage::Heartbeat { revision: 2 }));
         }
-        say(&mut beating, &ClientMessage::Heartbeat).await;
+        say(&mut beating, &ClientMessage::Heartbeat { at: None }).await;
     }
     assert!(beats >= 7, "{beats}");
     let seen = bench.hub.connections(sample::PROJECT, sample::ENVIRONMENT);
@@ -310,7 +310,7 @@ async fn a_peer_that_takes_nothing_is_dropped_though_it_beats() {
     say(&mut socket, &hello("a", None)).await;
     for _ in 0..12 {
         tokio::time::sleep(Duration::from_secs(10)).await;
-        let beat = serde_json::to_string(&ClientMessage::Heartbeat).unwrap();
+        let beat = serde_json::to_string(&ClientMessage::Heartbeat { at: None }).unwrap();
         let _ = socket.send(Message::text(beat)).await;
     }
     assert_eq!(bench.hub.connection_count(), 0);
