@@ -31,7 +31,8 @@ pub struct MetricsBatch {
     pub batch: u64,
     /// When it is sent, by the instance's clock, in milliseconds since 1970. The server learns the clock's offset from it.
     pub at: u64,
-    /// Rows that were lost since the batch before, because the instance counts more series than it may.
+    /// What was lost since the batch before: rows that grew too old, calls and values that found no room as the instance counts
+    /// more series than it may, and values that are no numbers or have a wrong name.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub dropped: u64,
     /// The rows.

@@ -57,6 +57,8 @@ fn short(action: &Action) -> String {
         Action::Greeted { .. } => "greeted".to_owned(),
         Action::ExposuresStored(batch) => format!("stored {batch}"),
         Action::ExposuresRefused(batch, _) => format!("refused {batch}"),
+        Action::MetricsMerged(batch) => format!("merged {batch}"),
+        Action::Directives(directives) => format!("directives {}", directives.len()),
     }
 }
 
