@@ -33,6 +33,7 @@ use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{LogState, RealFiles};
+use crate::metrics::{IntakeLimits, MetricsHub};
 use crate::notifications::{
     FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
 };
@@ -117,6 +118,8 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// Pushes changes to connected SDKs.
     pub hub: Arc<Hub>,
+    /// What instances count.
+    pub measured: Arc<MetricsHub>,
     /// Routes of other parts of the server.
     pub routes: MoreRoutes,
     /// How many connections are let in.
@@ -247,7 +250,10 @@ impl Embedded {
         let world = Arc::new(files.world.clone());
         let limits = PushLimits { max_connections, ..PushLimits::default() };
         let deployments = Arc::new(Deployments::new(audit.clone(), Arc::clone(&clock)));
-        let hub = Hub::new(journal.history(), world, limits, Arc::clone(&clock)).with_sights(deployments.clone());
+        let measured = Arc::new(MetricsHub::new(IntakeLimits::default()));
+        let hub = Hub::new(journal.history(), world, limits, Arc::clone(&clock))
+            .with_sights(deployments.clone())
+            .with_metrics(measured.clone());
         let hub = Arc::new(hub);
         remember_builds(&deployments, &audit);
         let keeper = Arc::new(files.keeper);
@@ -297,6 +303,7 @@ impl Embedded {
         let metrics = Metrics::new();
         store.register(&metrics, &changes, &hub, &clock);
         register_webhooks(&metrics, &notifications);
+        metrics.register(|registry| measured.counts().register(registry));
         let parts = Parts {
             changes,
             identity,
@@ -311,6 +318,7 @@ impl Embedded {
             metrics,
             shutdown: Shutdown::new(),
             hub,
+            measured,
             routes,
             max_connections,
             tls,
