@@ -28,6 +28,7 @@ use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::instances::Deployments;
 use crate::jobs::deadlines::Deadlines;
 use crate::jobs::drift::Drift;
+use crate::jobs::releases::Releases;
 use crate::jobs::requests::Requests;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
@@ -38,6 +39,8 @@ use crate::notifications::{
     FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
 };
 use crate::push::{Hub, PushLimits};
+use crate::releases::guard::restraint::RestraintLimits;
+use crate::releases::runner::{EngineParts, ReleaseEngine, RoutedInstances};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
 use crate::telemetry::Metrics;
@@ -120,6 +123,8 @@ pub struct Parts {
     pub hub: Arc<Hub>,
     /// What instances count.
     pub measured: Arc<MetricsHub>,
+    /// The release engine.
+    pub releases: Arc<ReleaseEngine>,
     /// Routes of other parts of the server.
     pub routes: MoreRoutes,
     /// How many connections are let in.
@@ -144,6 +149,7 @@ impl App {
         let jobs: Vec<Arc<dyn Job>> = vec![
             Arc::new(Deadlines::new(Arc::clone(&parts.changes))),
             Arc::new(Drift::new(Arc::clone(&parts.changes), &parts.metrics)),
+            Arc::new(Releases::new(Arc::clone(&parts.releases), Arc::clone(&parts.clock))),
             Arc::new(Requests::new(Arc::clone(&parts.changes))),
             Arc::new(Sweep::new(Arc::clone(&parts.sign_in))),
         ];
@@ -253,6 +259,7 @@ impl Embedded {
         let measured = Arc::new(MetricsHub::new(IntakeLimits::default()));
         let hub = Hub::new(journal.history(), world, limits, Arc::clone(&clock))
             .with_sights(deployments.clone())
+            .with_directives(Arc::new(RoutedInstances))
             .with_metrics(measured.clone());
         let hub = Arc::new(hub);
         remember_builds(&deployments, &audit);
@@ -300,6 +307,15 @@ impl Embedded {
             vault: files.vault,
             _lock: files.lock,
         };
+        let releases = Arc::new(ReleaseEngine::new(EngineParts {
+            changes: Arc::clone(&changes),
+            metrics: Arc::clone(&measured),
+            connections: hub.clone(),
+            monitor: None,
+            healer: None,
+            clock: Arc::clone(&clock),
+            limits: RestraintLimits::default(),
+        }));
         let metrics = Metrics::new();
         store.register(&metrics, &changes, &hub, &clock);
         register_webhooks(&metrics, &notifications);
@@ -319,6 +335,7 @@ impl Embedded {
             shutdown: Shutdown::new(),
             hub,
             measured,
+            releases,
             routes,
             max_connections,
             tls,

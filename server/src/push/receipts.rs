@@ -1,9 +1,12 @@
 //! Who has a revision, and since when.
 
+use guidon_sdk::protocol::Directive;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
 use super::hub::Hub;
+use crate::releases::live as release;
+use crate::releases::runner::Connections;
 
 /// The most instances that [`Receipts`] names.
 pub const MAX_SLOWEST: usize = 10;
@@ -80,6 +83,21 @@ impl Hub {
         receipts.slowest =
             named.map(|(at, peer)| SlowReceipt { instance: peer.hello.instance.clone(), at: *at }).collect();
         receipts
+    }
+}
+
+impl Connections for Hub {
+    fn receipts(&self, project: &str, environment: &str, revision: u64, made_at: u64) -> release::Receipts {
+        let found = Hub::receipts(self, project, environment, revision);
+        release::Receipts {
+            connected: found.connected,
+            acknowledged: found.acknowledged,
+            slowest_ms: found.last_at.map(|at| at.saturating_sub(made_at)),
+        }
+    }
+
+    fn direct(&self, project: &str, environment: &str, instance: &str, directives: &[Directive]) {
+        Hub::direct(self, project, environment, instance, directives);
     }
 }
 
