@@ -316,3 +316,7 @@ fn plan_of_run(plan: &GuardPlan, run: i32) -> GuardPlan {
     let part = if run == 0 { FIRST_RUN } else { (1.0 - FIRST_RUN) / 2_f64.powi(run.min(60)) };
     GuardPlan { alpha: plan.alpha * part, ..plan.clone() }
 }
+
+#[cfg(test)]
+#[path = "watching_tests.rs"]
+mod tests;
