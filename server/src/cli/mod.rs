@@ -48,7 +48,7 @@ mod token;
 mod trail;
 mod transfer;
 mod webhook;
-mod yaml;
+pub mod yaml;
 
 use std::io::Write;
 use std::process::ExitCode;
