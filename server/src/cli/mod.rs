@@ -33,6 +33,7 @@ mod profile;
 mod progress;
 mod promote;
 mod prompt;
+mod put_file;
 mod replace;
 mod request;
 mod role;
