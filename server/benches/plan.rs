@@ -26,7 +26,10 @@ const SEGMENTS: usize = 20;
 /// Flags that the files ask otherwise of than the server has.
 const DIFFERENT: usize = 5;
 const ROUNDS: usize = 20;
-const TIERS: [&str; 4] = ["development", "testing", "staging", "production"];
+/// As many environments as there are tiers, in tiers that the token of the server may set up by itself; what a plan costs does not
+/// depend on the tier.
+const ENVIRONMENTS: [(&str, &str); 4] =
+    [("development", "development"), ("testing", "testing"), ("preview", "testing"), ("load", "testing")];
 const TOKEN: &str = "gdn_admin_0123456789abcdef0123456789abcdef";
 /// What the command may take, start to end.
 const AIM: Duration = Duration::from_secs(1);
@@ -44,7 +47,7 @@ fn main() {
     server.guidon(&["apply", "--yes", "-f", &files.display().to_string()]);
     let read = yaml::Document::read(&files).expect("the files are sound").to_value();
     let bytes = serde_json::to_vec(&json!({"document": read})).map_or(0, |body| body.len());
-    println!("flags                  {FLAGS:>6} in {} environments, {SEGMENTS} segments in each", TIERS.len());
+    println!("flags                  {FLAGS:>6} in {} environments, {SEGMENTS} segments in each", ENVIRONMENTS.len());
     println!("document               {:>6} KiB as JSON", bytes / 1024);
     println!("applying it all        {:>10.1?}", start.elapsed());
 
@@ -119,9 +122,13 @@ fn write_files(folder: &Path, different: usize) {
         let share = if number < different { 10_000 } else { 5_000 };
         fs::write(folder.join(format!("flags/flag-{number}.yaml")), flag(number, share)).expect("a file");
     }
-    let mut segments = "segments:\n".to_owned();
-    for tier in TIERS {
-        let _ = writeln!(segments, "  {tier}:");
+    let mut segments = "environments:\n".to_owned();
+    for (key, tier) in ENVIRONMENTS {
+        let _ = writeln!(segments, "  {key}: {{tier: {tier}}}");
+    }
+    segments.push_str("segments:\n");
+    for (key, _) in ENVIRONMENTS {
+        let _ = writeln!(segments, "  {key}:");
         for number in 0..SEGMENTS {
             let clause = format!("{{attribute: email, op: endsWith, values: ['@team{number}.example.com']}}");
             let _ = writeln!(segments, "    team-{number}:\n      rules:\n        - clauses: [{clause}]");
@@ -138,10 +145,8 @@ fn flag(number: usize, share: u32) -> String {
         number % 17,
         number % SEGMENTS,
     );
-    for tier in TIERS {
-        // The token of the server changes nothing that is on in the upper tiers.
-        let on = matches!(tier, "development" | "testing");
-        let share = if on { share } else { 5_000 };
+    for (environment, _) in ENVIRONMENTS {
+        let on = number % 7 != 0;
         let requires = if number % 10 == 9 {
             format!("        prerequisites: [{{flag: flag-{}, variation: ai}}]\n", number - 1)
         } else {
@@ -149,7 +154,7 @@ fn flag(number: usize, share: u32) -> String {
         };
         let _ = write!(
             text,
-            "      {tier}:\n        on: {on}\n        offVariation: baseline\n{requires}        rules:\n          - clauses: \
+            "      {environment}:\n        on: {on}\n        offVariation: baseline\n{requires}        rules:\n          - clauses: \
              [{{op: segment, values: [team-{}]}}]\n            serve: {{variation: ai}}\n          - clauses: [{{attribute: \
              country, op: in, values: [de, fr, it]}}, {{attribute: plan, op: in, values: [free]}}]\n            serve: \
              {{variation: baseline}}\n        fallthrough: {{rollout: {{weights: {{ai: {share}, baseline: {}}}}}}}\n",
@@ -201,7 +206,9 @@ impl Server {
 
     fn post(&self, path: &str, body: &Value) -> Value {
         let request = ureq::post(format!("{}{path}", self.url)).header("Authorization", format!("Bearer {TOKEN}"));
-        let mut answer = request.send_json(body).expect("an answer");
+        // As the command sends it, without spaces.
+        let body = serde_json::to_vec(body).expect("a document");
+        let mut answer = request.header("Content-Type", "application/json").send(&body[..]).expect("an answer");
         answer.body_mut().with_config().limit(64 << 20).read_json().expect("a document")
     }
 
