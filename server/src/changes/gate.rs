@@ -261,7 +261,7 @@ pub(super) fn judge_change(judged: &Judged<'_>, mint: &mut dyn Mint) -> Result<(
         environment,
         instructions: &prepared.entry.instructions,
         changed: &changed,
-        policies: policies,
+        policies,
         now: at,
         reach,
         movements: Default::default(),
