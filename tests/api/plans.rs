@@ -130,7 +130,7 @@ fn an_agent_plans_without_seeing_values_exports_nothing_and_promotes_nothing_it_
 }
 
 #[test]
-fn a_promotion_conflicts_with_changes_of_where_it_comes_from_and_keys_need_a_factor() {
+fn a_promotion_conflicts_with_changes_of_where_it_comes_from_and_metrics_name_nobody() {
     let server = ServerProcess::start();
     let admin = admin(&server);
     let applied = admin.post(&format!("{PROJECT}/apply"), &json!({"document": engine("staging", 5_000)})).ok();
