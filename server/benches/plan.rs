@@ -146,7 +146,7 @@ fn flag(number: usize, share: u32) -> String {
         number % SEGMENTS,
     );
     for (environment, _) in ENVIRONMENTS {
-        let on = number % 7 != 0;
+        let on = !number.is_multiple_of(7);
         let requires = if number % 10 == 9 {
             format!("        prerequisites: [{{flag: flag-{}, variation: ai}}]\n", number - 1)
         } else {
