@@ -1,6 +1,6 @@
 //! Guidon's SDK: decide in-process, with no network round-trip, which code path a user gets.
 //!
-//! The crate has two halves. The pure half ([`model`], [`validate`], [`eval`], [`snapshot`], [`protocol`]) has no I/O, no clock
+//! The crate has two halves. The pure half ([`model`], [`validate`], [`eval`], [`snapshot`], [`protocol`], [`measure`]) has no I/O, no clock
 //! and no randomness, and builds for WASM; the server and the WASM package use it with `default-features = false`. The
 //! network client behind the default feature `client` keeps a snapshot current and reports what was served.
 //!
@@ -31,6 +31,7 @@
 #[cfg(feature = "client")]
 pub mod client;
 pub mod eval;
+pub mod measure;
 pub mod model;
 pub mod protocol;
 pub mod snapshot;

@@ -8,6 +8,8 @@
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
+use crate::measure::MetricsBatch;
+
 /// Version of the push protocol that this crate speaks.
 pub const PROTOCOL_VERSION: u32 = 1;
 
@@ -153,6 +155,9 @@ pub enum ServerMessage {
         max_batch_items: u32,
         /// Last exposure batch of this (instance, epoch) that is already stored.
         last_batch: u64,
+        /// Most rows of one batch of metrics; 0 if the server takes none: an earlier version, or a client-side key.
+        #[serde(default, skip_serializing_if = "is_zero")]
+        max_metric_rows: u32,
     },
     /// The whole state.
     Snapshot(SnapshotBody),
@@ -174,6 +179,16 @@ pub enum ServerMessage {
         batch: u64,
         /// Why, for people.
         reason: String,
+    },
+    /// This batch of metrics is counted, or is of no use any more; send it no more.
+    MetricsMerged {
+        /// Number of the batch.
+        batch: u64,
+    },
+    /// What this instance is to do otherwise than its peers, all of it: what is not named is over.
+    Directives {
+        /// The directives in force, at most [`MAX_DIRECTIVES`].
+        directives: Vec<Directive>,
     },
     /// Proof of life; carries the server's revision number.
     Heartbeat {
@@ -209,6 +224,14 @@ impl ServerMessage {
                 heartbeat_interval_ms: u64,
                 max_batch_items: u32,
                 last_batch: u64,
+                #[serde(default)]
+                max_metric_rows: u32,
+            },
+            MetricsMerged {
+                batch: u64,
+            },
+            Directives {
+                directives: Vec<Directive>,
             },
             Current {
                 revision: Revision,
@@ -234,9 +257,11 @@ impl ServerMessage {
             "snapshot" => Self::Snapshot(serde_json::from_str(text)?),
             "patch" => Self::Patch(serde_json::from_str(text)?),
             _ => match serde_json::from_str(text)? {
-                Small::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch } => {
-                    Self::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch }
+                Small::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch, max_metric_rows } => {
+                    Self::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch, max_metric_rows }
                 }
+                Small::MetricsMerged { batch } => Self::MetricsMerged { batch },
+                Small::Directives { directives } => Self::Directives { directives },
                 Small::Current { revision } => Self::Current { revision },
                 Small::ExposuresStored { batch } => Self::ExposuresStored { batch },
                 Small::ExposuresRefused { batch, reason } => Self::ExposuresRefused { batch, reason },
@@ -246,6 +271,23 @@ impl ServerMessage {
             },
         })
     }
+}
+
+/// Most directives of one instance.
+pub const MAX_DIRECTIVES: usize = 100;
+
+/// The instance's AI path of a flag is routed away: its baseline answers, with [`Cause::Instance`]. What is assigned stays.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Directive {
+    /// Key of the flag.
+    pub flag: String,
+    /// It ends by itself so many milliseconds after it arrived.
+    pub for_ms: u64,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// What the SDK sends.
@@ -263,8 +305,14 @@ pub enum ClientMessage {
     Resync,
     /// Exposures, to be acknowledged once durable.
     Exposures(ExposureBatch),
+    /// What was counted in the last second, to be acknowledged once merged.
+    Metrics(MetricsBatch),
     /// Proof of life.
-    Heartbeat,
+    Heartbeat {
+        /// The instance's clock, in milliseconds since 1970: the server learns its offset. Earlier versions do not say.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        at: Option<u64>,
+    },
     /// The answer to [`ServerMessage::Probe`].
     Probed {
         /// Number of the probe.
@@ -417,7 +465,15 @@ mod tests {
             segments: Vec::new(),
         };
         for message in [
-            ServerMessage::Welcome { protocol: 1, heartbeat_interval_ms: 10, max_batch_items: 5, last_batch: 2 },
+            ServerMessage::Welcome {
+                protocol: 1,
+                heartbeat_interval_ms: 10,
+                max_batch_items: 5,
+                last_batch: 2,
+                max_metric_rows: 9,
+            },
+            ServerMessage::MetricsMerged { batch: 5 },
+            ServerMessage::Directives { directives: vec![Directive { flag: "f".to_owned(), for_ms: 1_000 }] },
             ServerMessage::Snapshot(snapshot),
             ServerMessage::Patch(patch),
             ServerMessage::Current { revision },

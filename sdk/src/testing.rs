@@ -85,7 +85,7 @@ impl TestClient {
     pub fn new() -> Self {
         let evaluated = Arc::default();
         let (client, exposures) =
-            Client::recording(vec![Arc::new(Recording(Arc::clone(&evaluated)))], None, MAX_RECORDED);
+            Client::recording(vec![Arc::new(Recording(Arc::clone(&evaluated)))], None, None, MAX_RECORDED);
         let test = Self { client, flags: Mutex::default(), evaluated, exposures: Mutex::new(exposures) };
         test.serve(&mut lock(&test.flags));
         test

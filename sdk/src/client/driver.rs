@@ -18,6 +18,8 @@ use super::connection::{BoxFuture, Incoming, Socket, Transport, TransportError};
 use super::exposures::Outbox;
 use super::shared::{Shared, State, Status};
 use super::sync::{Action, Event, Link, OpenFailure, PollOutcome, SyncMachine};
+use super::uploads::Uploads;
+use super::windows::ledger::Ledger;
 use crate::protocol::{ClientMessage, Exposure, ServerMessage, SnapshotBody};
 use crate::snapshot::{ApplyError, Snapshot};
 
@@ -51,6 +53,8 @@ pub(super) struct Driver {
     transport: Arc<Transport>,
     sync: SyncMachine,
     outbox: Outbox,
+    ledger: Ledger,
+    uploads: Uploads,
     queue: mpsc::Receiver<Exposure>,
     control: mpsc::UnboundedReceiver<Control>,
     keeper: Option<Arc<Keeper>>,
@@ -68,6 +72,8 @@ pub(super) struct Driver {
     started: Instant,
     next_send: Instant,
     next_window: Instant,
+    /// When the present second of the windows ends.
+    next_second: Instant,
 }
 
 /// What a [`Driver`] is made of.
@@ -88,6 +94,9 @@ impl Driver {
         Self {
             next_send: started + parts.settings.interval,
             next_window: started + parts.settings.window,
+            next_second: started,
+            ledger: Ledger::default(),
+            uploads: Uploads::new(),
             shared: parts.shared,
             transport: parts.transport,
             sync: parts.sync,
@@ -116,7 +125,10 @@ impl Driver {
             tokio::select! {
                 biased;
                 control = self.control.recv() => match control {
-                    Some(Control::Flush(done)) => self.flushes.push((shared.recorder.queued(), done)),
+                    Some(Control::Flush(done)) => {
+                        self.close_seconds(u64::MAX);
+                        self.flushes.push((shared.recorder.queued(), done));
+                    }
                     Some(Control::Close(done)) => {
                         self.close().await;
                         let _ = done.send(());
@@ -132,12 +144,13 @@ impl Driver {
                 () = sleep_until(wake) => {}
             }
             self.send_exposures(!self.flushes.is_empty());
+            self.send_metrics();
             self.answer_flushes();
         }
     }
 
     fn next_wake(&self) -> Instant {
-        let timers = self.next_send.min(self.next_window);
+        let timers = self.next_send.min(self.next_window).min(self.next_second);
         self.sync.deadline().map_or(timers, |due| timers.min(self.started + due))
     }
 
@@ -150,12 +163,53 @@ impl Driver {
             self.shared.recorder.begin_window();
             self.next_window = now + self.settings.window;
         }
+        if self.next_second <= now {
+            self.second_ended(now);
+        }
         if self.next_send <= now {
             self.next_send = now + self.settings.interval;
             self.post_failed = false;
             self.send_late_again(now);
             self.send_exposures(true);
         }
+    }
+
+    fn second_ended(&mut self, now: Instant) {
+        let Some(timeline) = self.shared.windows.as_ref().map(|windows| windows.timeline) else {
+            self.next_second = now + Duration::from_secs(3600);
+            return;
+        };
+        let present = timeline.second(now);
+        self.next_second = timeline.end_of(present);
+        self.close_seconds(present);
+        self.send_metrics();
+    }
+
+    /// Makes batches of what was counted in the seconds before `before`.
+    fn close_seconds(&mut self, before: u64) {
+        let Some(windows) = &self.shared.windows else { return };
+        self.ledger.add(windows.take());
+        let rows = self.ledger.close(before);
+        let present = windows.timeline.second(Instant::now());
+        self.uploads.add(present, rows, self.ledger.take_dropped(), None);
+    }
+
+    fn send_metrics(&mut self) {
+        let Some(timeline) = self.shared.windows.as_ref().map(|windows| windows.timeline) else { return };
+        if self.sync.link() != Link::Websocket {
+            return;
+        }
+        while let Some(batch) = self.uploads.send_next(timeline.ms(Instant::now())) {
+            if let Some(lost) = self.send(&ClientMessage::Metrics(batch)) {
+                return self.react(lost);
+            }
+        }
+    }
+
+    /// What was sent may be lost.
+    fn link_lost(&mut self) {
+        self.outbox.link_lost();
+        self.uploads.link_lost();
     }
 
     fn send_late_again(&mut self, now: Instant) {
@@ -187,7 +241,7 @@ impl Driver {
     fn lose_socket(&mut self, code: Option<u16>) {
         tracing::debug!(?code, "the push stream is gone");
         self.socket = None;
-        self.outbox.link_lost();
+        self.link_lost();
         self.react(Event::Disconnected(code));
     }
 
@@ -220,7 +274,12 @@ impl Driver {
             Action::Close => {
                 self.socket = None;
                 self.opening = None;
-                self.outbox.link_lost();
+                self.link_lost();
+            }
+            Action::Send(ClientMessage::Heartbeat { .. }) => {
+                let windows = self.shared.windows.as_ref();
+                let at = windows.map(|windows| windows.timeline.ms(Instant::now()));
+                return self.send(&ClientMessage::Heartbeat { at });
             }
             Action::Send(message) => return self.send(&message),
             Action::ApplySnapshot(body) => {
@@ -238,7 +297,12 @@ impl Driver {
                 let transport = Arc::clone(&self.transport);
                 self.poll = Some(Box::pin(async move { poll_outcome(transport.snapshot(basis.as_ref()).await) }));
             }
-            Action::Greeted { last_batch, max_batch_items } => self.outbox.greeted(last_batch, max_batch_items),
+            Action::Greeted { last_batch, max_batch_items, max_metric_rows } => {
+                self.outbox.greeted(last_batch, max_batch_items);
+                self.uploads.greeted(max_metric_rows);
+            }
+            Action::MetricsMerged(batch) => self.uploads.merged(batch),
+            Action::Directives(_) => {}
             Action::ExposuresStored(batch) => self.outbox.stored(batch),
             Action::ExposuresRefused(batch, reason) => self.refused(batch, &reason),
         }
@@ -257,7 +321,7 @@ impl Driver {
             return None;
         }
         self.socket = None;
-        self.outbox.link_lost();
+        self.link_lost();
         Some(Event::Disconnected(None))
     }
 
@@ -288,6 +352,7 @@ impl Driver {
         }
         let revision = snapshot.revision().clone();
         let snapshot = Arc::new(snapshot);
+        self.ledger.keep(|flag| snapshot.ruleset().measures(flag).is_some());
         self.shared.serve(Arc::clone(&snapshot), touched);
         if let Some(keeper) = &self.keeper {
             keeper.keep(snapshot);

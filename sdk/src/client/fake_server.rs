@@ -12,6 +12,7 @@ use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Message, Role};
 
 use super::{BoxFuture, Client, ClientBuilder, ConnectError, Connector, Io};
+use crate::measure::MetricsBatch;
 use crate::protocol::{ClientMessage, ExposureBatch, Hello, ServerMessage};
 
 /// The network, and the server's end of it.
@@ -147,7 +148,7 @@ impl Peer {
     pub(super) async fn message(&mut self) -> ClientMessage {
         loop {
             match self.next().await.expect("the client is gone") {
-                ClientMessage::Heartbeat => {}
+                ClientMessage::Heartbeat { .. } => {}
                 message => return message,
             }
         }
@@ -178,9 +179,32 @@ impl Peer {
         }
     }
 
+    /// The next batch of metrics.
+    pub(super) async fn metrics(&mut self) -> MetricsBatch {
+        loop {
+            match self.message().await {
+                ClientMessage::Metrics(batch) => return batch,
+                ClientMessage::Applied { .. } | ClientMessage::Exposures(_) => {}
+                other => panic!("{other:?} instead of metrics"),
+            }
+        }
+    }
+
     pub(super) async fn welcome(&mut self, last_batch: u64) {
+        self.welcome_metrics(last_batch, 0).await;
+    }
+
+    /// As [`Self::welcome`], by a server that takes metrics.
+    pub(super) async fn welcome_metrics(&mut self, last_batch: u64, max_metric_rows: u32) {
         let (protocol, heartbeat_interval_ms, max_batch_items) = (1, 1000, 100);
-        self.send(&ServerMessage::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch }).await;
+        self.send(&ServerMessage::Welcome {
+            protocol,
+            heartbeat_interval_ms,
+            max_batch_items,
+            last_batch,
+            max_metric_rows,
+        })
+        .await;
     }
 
     pub(super) async fn send(&mut self, message: &ServerMessage) {

@@ -18,12 +18,16 @@ mod fake_server;
 mod getters;
 mod hook;
 mod listeners;
+#[cfg(test)]
+mod metrics_tests;
 mod path;
 mod shared;
 mod start;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+mod uploads;
+mod windows;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -41,6 +45,9 @@ pub use hook::{Call, Hook, Outcome};
 pub use listeners::{Change, Changes, MAX_CHANGES_BEHIND, Subscription};
 pub use path::{Path, PathDetail, Ran, Unset};
 pub use shared::State;
+pub use uploads::{MAX_METRICS_AGE_SECONDS, MAX_METRICS_BYTES};
+pub use windows::ledger::{MAX_REMEMBERED, MAX_ROWS};
+pub use windows::{MAX_ENTRIES, MAX_SHARD_UNITS};
 
 use crate::protocol::Revision;
 use crate::snapshot::Snapshot;
@@ -168,7 +175,8 @@ impl Client {
         self.inner.shared.listeners.changes()
     }
 
-    /// Sends every exposure recorded so far and waits, at most `limit`, until the server has stored them.
+    /// Sends every exposure recorded so far, and what was measured in the present second, and waits, at most `limit`, until
+    /// the server has stored the exposures.
     ///
     /// # Errors
     /// [`FlushError::TimedOut`]: they are kept, and go on being sent. [`FlushError::Closed`] after [`Self::close`].

@@ -1,5 +1,7 @@
 //! The AI-written code path against the human baseline.
 
+mod measuring;
+
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
@@ -12,6 +14,7 @@ use super::shared::{Flag, exposure};
 use crate::eval::Evaluation;
 use crate::model::Context;
 use crate::protocol::{Cause, Exposure, Revision};
+use measuring::Measuring;
 
 /// Marks a code path that was not given yet.
 #[derive(Clone, Copy, Debug)]
@@ -99,7 +102,8 @@ impl<A, B> Path<'_, A, B> {
         A: FnOnce() -> Result<T, E>,
         B: FnOnce() -> T,
     {
-        let attempt = match decide(self.client, self.flag, self.context) {
+        let (decision, mut measuring) = decide(self.client, self.flag, self.context);
+        let attempt = match decision {
             Decision::Try(attempt) => attempt,
             Decision::Baseline(assigned, cause) => return baseline(assigned, cause, None, (self.baseline)()),
         };
@@ -109,7 +113,7 @@ impl<A, B> Path<'_, A, B> {
             Ok(Err(error)) => (Cause::Error, Some(error)),
             Err(_) => (Cause::Panic, None),
         };
-        let assigned = attempt.failed(failure.0);
+        let assigned = attempt.failed(failure.0, measuring.as_mut());
         baseline(assigned, failure.0, failure.1, (self.baseline)())
     }
 
@@ -133,7 +137,8 @@ impl<A, B> Path<'_, A, B> {
         FA: Future<Output = Result<T, E>>,
         FB: Future<Output = T>,
     {
-        let attempt = match decide(self.client, self.flag, self.context) {
+        let (decision, mut measuring) = decide(self.client, self.flag, self.context);
+        let attempt = match decision {
             Decision::Try(attempt) => attempt,
             Decision::Baseline(assigned, cause) => return baseline(assigned, cause, None, (self.baseline)().await),
         };
@@ -146,7 +151,7 @@ impl<A, B> Path<'_, A, B> {
             Some(Err(_)) => (Cause::Panic, None),
             None => (Cause::Timeout, None),
         };
-        let assigned = attempt.failed(failure.0);
+        let assigned = attempt.failed(failure.0, measuring.as_mut());
         baseline(assigned, failure.0, failure.1, (self.baseline)().await)
     }
 }
@@ -167,19 +172,21 @@ enum Decision<'a> {
     Baseline(Option<String>, Cause),
 }
 
-/// Decides what a call does. What is not attempted is recorded here.
-fn decide<'a>(client: &'a Client, flag: Flag<'_>, context: &Context<'_>) -> Decision<'a> {
+/// Decides what a call does, and begins to measure it. What is not attempted is recorded here.
+fn decide<'a>(client: &'a Client, flag: Flag<'a>, context: &Context<'_>) -> (Decision<'a>, Option<Measuring<'a>>) {
     let shared = &client.inner.shared;
     shared.evaluate(flag, context, |evaluation, revision| {
         let assigned = evaluation.variation_key();
+        let mut measuring = Measuring::begin(shared, flag.key(), evaluation, revision);
         if !evaluation.is_ai() {
             shared.record(flag.key(), evaluation, revision);
-            return Decision::Baseline(assigned.map(str::to_owned), Cause::Normal);
+            return (Decision::Baseline(assigned.map(str::to_owned), Cause::Normal), measuring);
         }
         let permit = shared.breakers.admit(flag.key(), assigned.unwrap_or_default());
         let skipped = permit.as_ref().is_some_and(Permit::is_refusal);
         let attempt = Attempt::new(client, flag.key(), evaluation, revision, permit);
-        if skipped { attempt.skipped() } else { Decision::Try(attempt) }
+        let decision = if skipped { attempt.skipped(measuring.as_mut()) } else { Decision::Try(attempt) };
+        (decision, measuring)
     })
 }
 
@@ -235,8 +242,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// The assigned variation, for whoever answers in its place.
-    fn failed(mut self, cause: Cause) -> Option<String> {
+    fn failed(mut self, cause: Cause, measuring: Option<&mut Measuring<'_>>) -> Option<String> {
         self.end(Ended::Badly);
+        if let Some(measuring) = measuring {
+            measuring.failed();
+        }
         if let Some(record) = self.record.take() {
             tracing::warn!(
                 flag = record.flag,
@@ -251,8 +261,11 @@ impl<'a> Attempt<'a> {
     }
 
     /// The breaker is open.
-    fn skipped(mut self) -> Decision<'a> {
+    fn skipped(mut self, measuring: Option<&mut Measuring<'_>>) -> Decision<'a> {
         self.permit = None;
+        if let Some(measuring) = measuring {
+            measuring.failed();
+        }
         if let Some(record) = self.record.take() {
             let delivered = std::mem::take(&mut self.baseline);
             self.client.inner.shared.recorder.skipped(Exposure { delivered, cause: Cause::Breaker, ..record });

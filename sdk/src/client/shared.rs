@@ -11,6 +11,7 @@ use super::clock;
 use super::exposures::Recorder;
 use super::hook::{Call, Hook, Outcome};
 use super::listeners::{Change, Listeners};
+use super::windows::Windows;
 use crate::eval::{ErrorCode, Evaluation, FlagRef, evaluate, evaluate_at};
 use crate::model::Context;
 use crate::protocol::{Cause, Exposure, Revision};
@@ -42,6 +43,8 @@ pub(crate) struct Shared {
     pub(super) status: watch::Sender<Status>,
     pub(super) recorder: Recorder,
     pub(super) recording: bool,
+    /// `None`: nobody asks what is measured.
+    pub(super) windows: Option<Windows>,
     pub(super) breakers: Breakers,
     pub(super) hooks: Box<[Arc<dyn Hook>]>,
     pub(super) listeners: Listeners,
@@ -67,6 +70,7 @@ impl Shared {
     pub(super) fn new(
         recorder: Recorder,
         recording: bool,
+        windows: Option<Windows>,
         breaker: Option<BreakerSettings>,
         hooks: Vec<Arc<dyn Hook>>,
     ) -> Self {
@@ -75,6 +79,7 @@ impl Shared {
             status: watch::Sender::new(Status { state: State::Initializing, refused: false }),
             recorder,
             recording,
+            windows,
             breakers: Breakers::new(breaker),
             hooks: hooks.into(),
             listeners: Listeners::new(),

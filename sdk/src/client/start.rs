@@ -13,6 +13,7 @@ use super::endpoint::ConfigError;
 use super::exposures::{Outbox, Recorder};
 use super::shared::{Shared, State, Status};
 use super::sync::SyncMachine;
+use super::windows::Windows;
 use super::{Client, ConnectError, Inner, clock};
 use crate::protocol::Hello;
 use crate::snapshot::Snapshot;
@@ -24,7 +25,8 @@ pub(super) async fn connect(mut builder: ClientBuilder) -> Result<Client, Connec
     let transport = Arc::new(builder.transport()?);
     let (recorder, queue) = Recorder::new(builder.exposures.queue);
     let hooks = std::mem::take(&mut builder.hooks);
-    let shared = Arc::new(Shared::new(recorder, builder.exposures.enabled, builder.breaker, hooks));
+    let shared =
+        Arc::new(Shared::new(recorder, builder.exposures.enabled, Some(Windows::new()), builder.breaker, hooks));
     let mut hello = Hello { epoch: clock::new_epoch(), ..builder.hello.clone() };
     let scope = builder.scope();
     if let Some((snapshot, own)) = first_snapshot(&builder, &scope).await {
@@ -106,7 +108,7 @@ impl Client {
     #[must_use]
     pub fn offline(snapshot: Snapshot) -> Self {
         let (recorder, _) = Recorder::new(1);
-        let shared = Arc::new(Shared::new(recorder, false, Some(BreakerSettings::default()), Vec::new()));
+        let shared = Arc::new(Shared::new(recorder, false, None, Some(BreakerSettings::default()), Vec::new()));
         let client = Self { inner: Arc::new(Inner { shared, control: None, keeper: None }) };
         client.serve_offline(snapshot);
         client
@@ -117,10 +119,11 @@ impl Client {
     pub(crate) fn recording(
         hooks: Vec<Arc<dyn super::Hook>>,
         breaker: Option<BreakerSettings>,
+        windows: Option<Windows>,
         exposures: usize,
     ) -> (Self, mpsc::Receiver<crate::protocol::Exposure>) {
         let (recorder, queue) = Recorder::new(exposures);
-        let shared = Arc::new(Shared::new(recorder, true, breaker, hooks));
+        let shared = Arc::new(Shared::new(recorder, true, windows, breaker, hooks));
         (Self { inner: Arc::new(Inner { shared, control: None, keeper: None }) }, queue)
     }
 

@@ -6,8 +6,8 @@
 use std::time::Duration;
 
 use crate::protocol::{
-    CLOSE_CREDENTIAL_REFUSED, CLOSE_OVERLOADED, CLOSE_RESYNC, ClientMessage, Hello, PatchBody, Revision, ServerMessage,
-    SnapshotBody,
+    CLOSE_CREDENTIAL_REFUSED, CLOSE_OVERLOADED, CLOSE_RESYNC, ClientMessage, Directive, Hello, PatchBody, Revision,
+    ServerMessage, SnapshotBody,
 };
 
 /// Shortest and longest heartbeat interval taken from a server.
@@ -90,7 +90,7 @@ pub enum Action {
     Open,
     /// Close the websocket, or give up opening it; no event of it may arrive any more.
     Close,
-    /// Send this on the websocket.
+    /// Send this on the websocket; a heartbeat with the time, which the machine does not know.
     Send(ClientMessage),
     /// Serve this state; ends with `Applied` or `Unusable`.
     ApplySnapshot(SnapshotBody),
@@ -106,11 +106,17 @@ pub enum Action {
         last_batch: u64,
         /// Most items of one batch.
         max_batch_items: u32,
+        /// Most rows of one batch of metrics; 0 if the server takes none.
+        max_metric_rows: u32,
     },
     /// Exposure batches up to this number are stored.
     ExposuresStored(u64),
     /// This exposure batch will never be stored.
     ExposuresRefused(u64, String),
+    /// This batch of metrics is counted, or of no use any more.
+    MetricsMerged(u64),
+    /// What this instance is to do otherwise than its peers, all of it.
+    Directives(Vec<Directive>),
 }
 
 /// What connects the SDK with the server at present.
@@ -321,13 +327,13 @@ impl SyncMachine {
         let Mode::Open(socket) = &mut self.mode else { return };
         socket.last_heard = now;
         match message {
-            ServerMessage::Welcome { heartbeat_interval_ms, max_batch_items, last_batch, .. } => {
+            ServerMessage::Welcome { heartbeat_interval_ms, max_batch_items, last_batch, max_metric_rows, .. } => {
                 let interval = Duration::from_millis(heartbeat_interval_ms);
                 socket.interval = interval.clamp(HEARTBEAT_RANGE.0, HEARTBEAT_RANGE.1);
                 socket.next_beat = now + socket.interval;
                 socket.welcomed = true;
                 self.websocket_failures = 0;
-                actions.push(Action::Greeted { last_batch, max_batch_items });
+                actions.push(Action::Greeted { last_batch, max_batch_items, max_metric_rows });
             }
             ServerMessage::Snapshot(body) => self.snapshot(body, now, random, actions),
             ServerMessage::Patch(body) => self.patch(body, now, actions),
@@ -335,6 +341,8 @@ impl SyncMachine {
             ServerMessage::ExposuresStored { batch } => actions.push(Action::ExposuresStored(batch)),
             ServerMessage::ExposuresRefused { batch, reason } => actions.push(Action::ExposuresRefused(batch, reason)),
             ServerMessage::Probe { probe } => actions.push(Action::Send(ClientMessage::Probed { probe })),
+            ServerMessage::MetricsMerged { batch } => actions.push(Action::MetricsMerged(batch)),
+            ServerMessage::Directives { directives } => actions.push(Action::Directives(directives)),
             ServerMessage::Heartbeat { .. } | ServerMessage::Unknown => {}
         }
     }
@@ -447,7 +455,7 @@ impl SyncMachine {
             Mode::Open(socket) if socket.is_dead(now) => self.drop_socket(now, random, actions),
             Mode::Open(socket) => {
                 socket.next_beat = now + socket.interval;
-                actions.push(Action::Send(ClientMessage::Heartbeat));
+                actions.push(Action::Send(ClientMessage::Heartbeat { at: None }));
             }
             Mode::Polling { next_probe, .. } if *next_probe <= now => self.open(true, now, actions),
             Mode::Polling { outstanding, .. } => {

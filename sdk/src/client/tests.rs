@@ -128,7 +128,7 @@ async fn a_silent_server_is_left_and_a_live_one_gets_heartbeats() {
     assert_eq!(client.state(), State::Ready);
     assert_eq!(client.state_changed(State::Ready).await, State::Stale);
     while let Some(message) = peer.next().await {
-        assert!(matches!(message, ClientMessage::Heartbeat), "{message:?}");
+        assert!(matches!(message, ClientMessage::Heartbeat { .. }), "{message:?}");
     }
     server.accept().await.hello().await;
 }

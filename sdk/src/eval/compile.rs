@@ -14,6 +14,7 @@ use smol_str::SmolStr;
 use super::bucket::Salt;
 use super::clause::{Bound, Clause, LINEAR_STRINGS, Mixed, OwnedVersion, ShortText, Test, Texts, assign_memo};
 use super::instant::Instant;
+use super::measures::Measures;
 use super::version::Version;
 use super::{allocation, symbols::Symbols};
 use crate::model::{self, EnvironmentFlag, FlagKind, Op, ProvenanceKind, Rollout, Serve, SlotRange, TARGETING_KEY};
@@ -45,6 +46,8 @@ pub(crate) struct CompiledFlag {
     pub(crate) clauses: Box<[Clause]>,
     pub(crate) rollouts: Box<[CompiledRollout]>,
     pub(crate) gates: Option<Box<Gates>>,
+    /// What a release that is under way asks to be measured.
+    pub(crate) measures: Option<Arc<Measures>>,
 }
 
 /// A value that a flag can serve.
@@ -184,7 +187,8 @@ impl Fault {
     }
 }
 
-pub(crate) fn compile_flag(flag: EnvironmentFlag, symbols: &mut Symbols<'_>) -> Result<CompiledFlag, Fault> {
+pub(crate) fn compile_flag(mut flag: EnvironmentFlag, symbols: &mut Symbols<'_>) -> Result<CompiledFlag, Fault> {
+    let asked = flag.release.take().map(|asked| (asked, serde_json::to_vec(&flag).unwrap_or_default()));
     let config = flag.config;
     if let Some(index) = flag.variations.iter().position(|variation| !flag.kind.admits(&variation.value)) {
         let message = format!("the value is not of the flag's kind, {}", flag.kind.as_str());
@@ -221,11 +225,12 @@ pub(crate) fn compile_flag(flag: EnvironmentFlag, symbols: &mut Symbols<'_>) -> 
         off,
         baseline: human.and_then(|index| u16::try_from(index).ok()).or((!off_is_ai).then_some(off)),
         fallthrough,
-        variations,
         rules: rules.into(),
         clauses: clauses.into(),
         rollouts,
         gates,
+        measures: asked.map(|(asked, rest)| Arc::new(Measures::new(&flag.key, asked, &variations, &rest))),
+        variations,
     })
 }
 

@@ -1,10 +1,13 @@
 //! Evaluation itself, one for answering and for explaining: a visitor sees every step, and one that looks away costs nothing.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 
 use super::bucket::{Bucket, Unit};
 use super::clause::{Clause, Memo, Test};
 use super::compile::{CompiledFlag, CompiledRollout, Gates, Outlet, Rule, Variation};
+use super::measures::Measures;
 use super::ruleset::{FlagRef, FlagSlot, FlagState, Ruleset, SegmentState};
 use super::symbols::Names;
 use super::table::Keyed;
@@ -125,6 +128,12 @@ impl<'a> Evaluation<'a> {
     pub fn baseline(&self) -> Option<&'a Variation> {
         let flag = self.flag?;
         flag.variations.get(usize::from(flag.baseline?))
+    }
+
+    /// What a release of the flag that is under way asks to be measured.
+    #[must_use]
+    pub fn measures(&self) -> Option<&'a Arc<Measures>> {
+        self.flag?.measures.as_ref()
     }
 
     /// The same if the flag's values are of `kind`; else the error [`ErrorCode::TypeMismatch`]. Errors stay as they are.

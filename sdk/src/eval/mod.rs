@@ -11,6 +11,7 @@ mod compile;
 mod engine;
 mod instant;
 mod keys;
+mod measures;
 mod reason;
 mod ruleset;
 mod symbols;
@@ -22,6 +23,7 @@ pub use bucket::{Bucket, Unit};
 pub use compile::{MAX_REGEX_BYTES, MAX_REGEX_CACHE_BYTES, MAX_REGEX_NESTING, Variation};
 pub use engine::{Evaluation, MAX_PREREQUISITE_DEPTH, MAX_PREREQUISITES_EVALUATED, evaluate, evaluate_at};
 pub use keys::{KeyDifference, KeySet};
+pub use measures::Measures;
 pub use reason::{ErrorCode, Reason};
 pub use ruleset::{DefinitionProblem, FlagRef, FlagSummary, Ruleset};
 pub use trace::{

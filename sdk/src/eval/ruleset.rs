@@ -1,5 +1,6 @@
 //! A ruleset: every flag and segment of an environment, compiled.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -9,6 +10,7 @@ use smol_str::SmolStr;
 use super::KeySet;
 use super::clause::Clause;
 use super::compile::{self, CompiledFlag, Fault, Variation};
+use super::measures::Measures;
 use super::symbols::{Names, Symbols};
 use super::table::{Keyed, Table};
 use crate::model::{EnvironmentFlag, FlagKind, Segment};
@@ -20,6 +22,8 @@ pub struct Ruleset {
     pub(super) flags: Table<FlagSlot>,
     pub(super) segments: Table<SegmentSlot>,
     pub(super) names: Arc<Names>,
+    /// Flags whose release reads a tracked metric, by the metric.
+    tracked: Arc<HashMap<String, Vec<FlagRef>>>,
 }
 
 /// A flag's place: reserved, once somebody has referred to it, for as long as the ruleset and its descendants live.
@@ -86,6 +90,14 @@ impl Keyed for SegmentSlot {
 impl FlagSlot {
     pub(super) fn missing(key: &str) -> Self {
         Self { key: key.into(), state: FlagState::Missing, source: None }
+    }
+
+    /// Tracked metrics that a release of the flag reads.
+    fn metrics(&self) -> &[String] {
+        match &self.state {
+            FlagState::Ready(flag) => flag.measures.as_ref().map_or(&[], |measures| &measures.asked().metrics),
+            _ => &[],
+        }
     }
 }
 
@@ -188,6 +200,25 @@ impl Ruleset {
         })
     }
 
+    /// Flags whose release, now under way, reads this tracked metric.
+    #[must_use]
+    #[inline]
+    pub fn tracked(&self, metric: &str) -> &[FlagRef] {
+        if self.tracked.is_empty() {
+            return &[];
+        }
+        self.tracked.get(metric).map_or(&[], Vec::as_slice)
+    }
+
+    /// What a release of the flag that is under way asks to be measured.
+    #[must_use]
+    pub fn measures(&self, flag: &str) -> Option<&Arc<Measures>> {
+        match &self.flags.find(flag)?.1.state {
+            FlagState::Ready(flag) => flag.measures.as_ref(),
+            _ => None,
+        }
+    }
+
     /// Every definition that could not be compiled.
     #[must_use]
     pub fn problems(&self) -> Vec<DefinitionProblem> {
@@ -258,7 +289,7 @@ impl Ruleset {
                 let fault = Fault::new("", "unreadable", error);
                 let Some(key) = key_of(&source) else { return Some(keyless("flag", fault)) };
                 let state = FlagState::Broken(Box::new(fault));
-                self.flags.put(FlagSlot { key: key.into(), state, source: Some(source) });
+                self.put_flag(FlagSlot { key: key.into(), state, source: Some(source) });
                 None
             }
         }
@@ -272,10 +303,41 @@ impl Ruleset {
             Ok(compiled) => FlagState::Ready(compiled),
             Err(fault) => FlagState::Broken(Box::new(fault)),
         };
-        self.flags.put(FlagSlot { key: key.into(), state, source });
+        self.put_flag(FlagSlot { key: key.into(), state, source });
+    }
+
+    fn put_flag(&mut self, slot: FlagSlot) {
+        let key = slot.key.clone();
+        let metrics = slot.metrics().to_vec();
+        self.forget_tracked(&key);
+        let position = self.flags.put(slot);
+        if metrics.is_empty() {
+            return;
+        }
+        let tracked = Arc::make_mut(&mut self.tracked);
+        for metric in metrics {
+            let flags = tracked.entry(metric).or_default();
+            // A metric that the definition names twice is counted once.
+            if flags.last().is_none_or(|last| *last.key != *key) {
+                flags.push(FlagRef { key: key.as_str().into(), position });
+            }
+        }
+    }
+
+    /// Takes the flag out of the index of tracked metrics.
+    fn forget_tracked(&mut self, flag: &str) {
+        let Some((_, slot)) = self.flags.find(flag).filter(|(_, slot)| !slot.metrics().is_empty()) else { return };
+        let tracked = Arc::make_mut(&mut self.tracked);
+        for metric in slot.metrics() {
+            if let Some(flags) = tracked.get_mut(metric) {
+                flags.retain(|found| &*found.key != flag);
+            }
+        }
+        tracked.retain(|_, flags| !flags.is_empty());
     }
 
     pub(crate) fn remove_flag(&mut self, key: &str) {
+        self.forget_tracked(key);
         if let Some((position, _)) = self.flags.find(key) {
             self.flags.set(position, FlagSlot::missing(key));
         }

@@ -122,6 +122,7 @@ impl Flag {
             client_side: self.client_side,
             variations: self.variations.clone(),
             config: self.environments.get(environment)?.clone(),
+            release: None,
         })
     }
 }
@@ -246,4 +247,31 @@ pub struct EnvironmentFlag {
     pub variations: Vec<Variation>,
     /// How the environment serves them.
     pub config: FlagEnvironment,
+    /// What instances measure while a release of the flag is under way.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release: Option<ReleaseMeasures>,
+}
+
+/// What a release asks of instances. It never changes what is assigned.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ReleaseMeasures {
+    /// Key of the variation under release.
+    pub treatment: String,
+    /// Key of the variation it is compared with.
+    pub control: String,
+    /// Tracked metrics that the release reads, and that are counted by variation of this flag.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub metrics: Vec<String>,
+    /// Whether the CPU time of each call is measured.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cpu: bool,
+    /// Share of the calls, out of 100,000, on which the AI path runs beside the baseline and its answer is thrown away; 0 but for
+    /// a shadow step.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub shadow: u32,
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }

@@ -11,7 +11,8 @@ mod segment;
 
 pub use context::{AttributeValue, Context, TARGETING_KEY};
 pub use flag::{
-    EnvironmentFlag, Flag, FlagEnvironment, FlagKind, Prerequisite, Provenance, ProvenanceKind, Target, Variation,
+    EnvironmentFlag, Flag, FlagEnvironment, FlagKind, Prerequisite, Provenance, ProvenanceKind, ReleaseMeasures,
+    Target, Variation,
 };
 pub use rule::{Clause, Op, Rollout, Rule, Serve, SlotRange};
 pub use segment::{Segment, SegmentRule};

@@ -3,7 +3,7 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use guidon_server::metrics::sketch::bucket;
+use guidon_sdk::measure::sketch::bucket;
 use guidon_server::metrics::{
     Arm, InstanceId, Intake, IntakeLimits, Receipt, Row, Series, SeriesLimits, Tally, UnitMemory,
 };

@@ -1,6 +1,7 @@
 //! What others do: z-tests at the end, z-tests looked at again and again, and the always-valid mSPRT, on requests.
 
-use guidon_server::metrics::{Moments, Pair};
+use guidon_sdk::measure::Moments;
+use guidon_server::metrics::Pair;
 
 /// Sums that every rival reads.
 #[derive(Clone, Copy)]

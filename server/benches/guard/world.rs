@@ -4,8 +4,8 @@
 //! heavy users (Zipf), people whose requests always tend to fail or be slow, unequal instances, bursts in which one instance
 //! fails and is slow for everybody on it, load and base rates that drift over the day, and Pareto tails.
 
-use guidon_server::metrics::sketch::{BUCKETS, LN_GAMMA};
-use guidon_server::metrics::units::UNIT_PERIOD_SECONDS;
+use guidon_sdk::measure::UNIT_PERIOD_SECONDS;
+use guidon_sdk::measure::sketch::{BUCKETS, LN_GAMMA};
 use guidon_server::metrics::{Pair, Tally, UnitMemory};
 
 use crate::random::Random;

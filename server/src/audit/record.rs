@@ -233,7 +233,7 @@ impl About {
                     about.environments.insert(environment.clone());
                     about.flags.insert(key.clone());
                 }
-                ObjectId::Drill(environment, key) => {
+                ObjectId::Drill(environment, key) | ObjectId::Release(environment, key) => {
                     about.environments.insert(environment.clone());
                     about.flags.insert(key.clone());
                 }
@@ -246,6 +246,7 @@ impl About {
                 ObjectId::Request(_)
                 | ObjectId::Review(_)
                 | ObjectId::Webhook(_)
+                | ObjectId::Incident(_)
                 | ObjectId::Principal(_)
                 | ObjectId::RoleBinding(_)
                 | ObjectId::Token(_)

@@ -10,6 +10,7 @@ use crate::drills::{DrillEdit, StandingDrill};
 use crate::environments::{Environment, Tier};
 use crate::identity::{self, Directory};
 use crate::journal::{ObjectHash, ObjectId};
+use crate::releases::{self, ReleaseEdit};
 use crate::state::{
     Finding, FlagState, KeySetSource, Project, Review, SegmentState, World, hash_in_directory, hash_object,
 };
@@ -194,6 +195,8 @@ impl<'a> Draft<'a> {
             reviews: Default::default(),
             webhooks: Default::default(),
             drills: Default::default(),
+            releases: Default::default(),
+            incidents: Default::default(),
         });
         Ok(())
     }
@@ -215,8 +218,16 @@ impl<'a> Draft<'a> {
             notifications::apply(project, edit, self.at, self.revision)
         } else if let (Instruction::Drill(edit), Some(environment)) = (instruction, environment) {
             self.edit_drill(project, environment, edit)
+        } else if let (Instruction::Release(edit), Some(environment)) = (instruction, environment) {
+            self.edit_release(project, environment, edit, keys)
         } else if let Some(key) = instruction.flag() {
-            self.edit_flag(project, key, environment, instruction, keys)
+            let known = project.flags.get(key).map(Arc::clone);
+            self.edit_flag(project, key, environment, instruction, keys)?;
+            let before = known.as_ref().zip(environment).and_then(|(flag, key)| flag.stored.environments.get(key));
+            if let (Some(before), Some(environment)) = (before, environment) {
+                releases::apply::note_edit(project, environment, key, before, self.revision);
+            }
+            Ok(())
         } else if let (Some(key), Some(environment)) = (instruction.segment(), environment) {
             self.edit_segment(project, key, environment, instruction, keys)
         } else {
@@ -237,6 +248,8 @@ impl<'a> Draft<'a> {
         let Some(stored) = stored else {
             project.flags.remove(key);
             project.drills = project.drills.clone().into_iter().filter(|((_, flag), _)| flag != key).collect();
+            project.releases = project.releases.clone().into_iter().filter(|((_, flag), _)| flag != key).collect();
+            project.incidents = project.incidents.clone().into_iter().filter(|(_, it)| it.flag != key).collect();
             return Ok(());
         };
         let created_at = old.as_ref().map_or(self.at, |old| old.created_at);
@@ -245,6 +258,21 @@ impl<'a> Draft<'a> {
         (state.updated_at, state.revision) = (self.at, self.revision);
         state.served.extend(old.iter().flat_map(|old| old.served.iter().cloned()));
         project.flags.insert(key.to_owned(), Arc::new(state));
+        Ok(())
+    }
+
+    /// The release first, which remembers what was served before; then what it serves.
+    fn edit_release(
+        &self,
+        project: &mut Project,
+        environment: &str,
+        edit: &ReleaseEdit,
+        keys: &dyn KeySetSource,
+    ) -> Result<(), ApplyError> {
+        releases::apply::apply(project, environment, edit, self.at, self.revision)?;
+        for inner in edit.edits() {
+            self.edit_flag(project, edit.flag(), Some(environment), inner, keys)?;
+        }
         Ok(())
     }
 

@@ -15,6 +15,7 @@ use crate::journal::{Grounds, ObjectId};
 use crate::policy::{
     Action, Decision, Direction, Facts, Group, Mode, PolicySet, PrincipalKind, Request, Resource, RiskLevel, Subject,
 };
+use crate::releases::ReleaseEdit;
 use crate::state::{FlagState, Project, World};
 use guidon_sdk::model::ProvenanceKind;
 
@@ -240,8 +241,10 @@ impl Judging<'_> {
                 continue;
             }
             let as_request = Facts { mode: Mode::Proposed, ..facts };
-            let proposal =
-                matches!(place.action.group(), Group::Edit | Group::Delete).then(|| self.ask(place, as_request));
+            // The server itself asks nobody: what it may not do it leaves alone.
+            let may_propose = self.author.kind != PrincipalKind::System
+                && matches!(place.action.group(), Group::Edit | Group::Delete | Group::Release);
+            let proposal = may_propose.then(|| self.ask(place, as_request));
             match proposal {
                 Some(decision) if decision.allowed => proposed = true,
                 _ => return Verdict::Refused(Refused::of(place, direct.policies, self.policies)),
@@ -320,7 +323,7 @@ impl Judging<'_> {
     fn facts(&self, place: &Place) -> Facts {
         let flag = place.flag.as_deref();
         let mut facts = facts(self.before, self.author, place.action, &place.resource, flag, self.now);
-        if matches!(place.action.group(), Group::Edit | Group::Delete) {
+        if matches!(place.action.group(), Group::Edit | Group::Delete | Group::Release) {
             facts.direction = self.movement(&place.resource.environment).direction;
         }
         if place.action == Action::TurnFlagOn {
@@ -386,7 +389,8 @@ impl Judging<'_> {
 
     fn grounds(&self, places: &[Place]) -> Grounds {
         let environments: BTreeSet<&String> = places.iter().map(|place| &place.resource.environment).collect();
-        let serves = places.iter().any(|place| matches!(place.action.group(), Group::Edit | Group::Delete));
+        let serves =
+            places.iter().any(|place| matches!(place.action.group(), Group::Edit | Group::Delete | Group::Release));
         Grounds {
             environments: environments.into_iter().filter(|key| !key.is_empty()).cloned().collect(),
             policy_set: self.policies.hash().to_string(),
@@ -471,8 +475,13 @@ impl Judging<'_> {
         let mut movement = direction(before, after, environment, &flags, &segments, reach);
         let content = self.instructions.iter().filter(|it| !matches!(it, Instruction::Request(_)));
         if movement.direction == Direction::Still && content.clone().count() > 0 {
-            // The kill switch is one, also where the flag serves nobody anything else than while it is off.
-            let kills = content.clone().all(|it| matches!(it.edit(), Instruction::TurnFlagOff { .. }));
+            // The kill switch is one, also where the flag serves nobody anything else than while it is off, and so is the end of
+            // a release that has moved nobody yet.
+            let kills = content.clone().all(|it| match it.edit() {
+                Instruction::TurnFlagOff { .. } => true,
+                Instruction::Release(edit) => matches!(&**edit, ReleaseEdit::AbortRelease { .. }),
+                _ => false,
+            });
             if kills {
                 movement.direction = Direction::Lowering;
             }

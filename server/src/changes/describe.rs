@@ -103,6 +103,7 @@ fn about_request(edit: &RequestEdit) -> String {
 fn about_flag(instruction: &Instruction) -> Option<String> {
     let flag = instruction.flag()?;
     Some(match instruction {
+        Instruction::Release(edit) => edit.describe(),
         Instruction::CreateFlag { .. } => format!("created the flag {flag}"),
         Instruction::UpdateFlag { .. } => format!("edited the description of {flag}"),
         Instruction::SetClientSide { client_side: true, .. } => format!("showed {flag} to client-side keys"),

@@ -20,6 +20,7 @@ use crate::environments::{Audience, Tier};
 use crate::identity::DirectoryEdit;
 use crate::notifications::WebhookEdit;
 use crate::policy::{Action, Group};
+use crate::releases::ReleaseEdit;
 use crate::segments::StoredSegment;
 
 /// One typed edit. Instructions about how a flag or segment is served apply to the environment their change names, unless they
@@ -125,6 +126,9 @@ pub enum Instruction {
     /// The record of a rollback drill, which only the server makes.
     #[serde(skip)]
     Drill(Box<DrillEdit>),
+    /// An edit of a release or of an incident.
+    #[serde(skip)]
+    Release(Box<ReleaseEdit>),
 
     /// An edit in an environment of its own, whatever its change names. Made by [`Instruction::within`] and by reading only, which
     /// see to it that the edit is one of an environment and not another of these.
@@ -480,6 +484,7 @@ impl Serialize for Instruction {
             Self::Request(edit) => return edit.serialize(serializer),
             Self::Webhook(edit) => return edit.serialize(serializer),
             Self::Drill(edit) => return edit.serialize(serializer),
+            Self::Release(edit) => return edit.serialize(serializer),
             Self::Within { environment, edit } => {
                 let flat = edit.serialize(serde_json::value::Serializer).map_err(ser::Error::custom)?;
                 let Value::Object(mut flat) = flat else {
@@ -524,8 +529,12 @@ impl<'de> Deserialize<'de> for Instruction {
             Some(Value::String(environment)) => Some(environment),
             Some(_) => return Err(de::Error::custom("the environment of an instruction must be a string")),
         };
-        let tagged = tag(flat).map_err(de::Error::custom)?;
-        let edit = Self::deserialize(tagged).map_err(de::Error::custom)?;
+        let is_of_release = |kind: &str| ReleaseEdit::KINDS.contains(&kind);
+        let edit = if flat.get("kind").and_then(Value::as_str).is_some_and(is_of_release) {
+            Self::Release(Box::new(read(flat)?))
+        } else {
+            Self::deserialize(tag(flat).map_err(de::Error::custom)?).map_err(de::Error::custom)?
+        };
         match own {
             None => Ok(edit),
             Some(environment) if edit.needs_environment() => Ok(Self::within(environment, edit)),

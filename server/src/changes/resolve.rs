@@ -14,7 +14,7 @@ use super::limits;
 use super::mint::Mint;
 use super::{ChangeDraft, Instruction, Problem};
 use crate::state::{FetchedKeySets, Project, World};
-use crate::{environments, flags, notifications, segments};
+use crate::{environments, flags, notifications, releases, segments};
 
 /// Earlier states that a change goes back to, and their key sets.
 #[derive(Clone, Debug, Default)]
@@ -72,7 +72,9 @@ pub(crate) struct Resolving<'a> {
 /// The instruction as it is to be journaled; `None` if it asks for what is already so, or was refused. Where it applies is for
 /// [`Resolving::environment`] to say: it must not say so itself.
 pub(crate) fn resolve(cx: &mut Resolving<'_>, instruction: Instruction) -> Option<Instruction> {
-    if instruction.flag().is_some() {
+    if let Instruction::Release(edit) = instruction {
+        releases::resolve::resolve(cx, *edit).map(|edit| Instruction::Release(Box::new(edit)))
+    } else if instruction.flag().is_some() {
         flags::resolve(cx, instruction)
     } else if instruction.segment().is_some() {
         segments::resolve(cx, instruction)

@@ -69,6 +69,7 @@ impl Instruction {
             Self::Request(edit) => edit.kind(),
             Self::Webhook(edit) => edit.kind(),
             Self::Drill(edit) => edit.kind(),
+            Self::Release(edit) => edit.kind(),
             Self::Within { edit, .. } => edit.kind(),
             Self::CreateFlag { .. } => "createFlag",
             Self::UpdateFlag { .. } => "updateFlag",
@@ -142,6 +143,7 @@ impl Instruction {
             | Self::SetFallthrough { flag, .. }
             | Self::SetRollout { flag, .. }
             | Self::RevertFlag { flag, .. } => Some(flag),
+            Self::Release(edit) => Some(edit.flag()),
             Self::Within { edit, .. } => edit.flag_in_environment(),
             _ => None,
         }
@@ -186,6 +188,10 @@ impl Instruction {
         let mut objects = BTreeSet::new();
         if let Some(flag) = self.flag_in_environment() {
             objects.insert(ObjectId::FlagEnvironment(environment.clone(), flag.to_owned()));
+            // An edit of what a release drives pauses it.
+            if project.releases.contains_key(&(environment.clone(), flag.to_owned())) {
+                objects.insert(ObjectId::Release(environment.clone(), flag.to_owned()));
+            }
         } else if let Some(flag) = self.flag() {
             objects.insert(ObjectId::Flag(flag.to_owned()));
             if matches!(self.edit(), Self::CreateFlag { .. } | Self::DeleteFlag { .. }) {
@@ -193,6 +199,10 @@ impl Instruction {
                 objects.extend(everywhere.map(|key| ObjectId::FlagEnvironment(key.clone(), flag.to_owned())));
                 let drilled = project.drills.keys().filter(|(_, of)| of == flag);
                 objects.extend(drilled.map(|(key, of)| ObjectId::Drill(key.clone(), of.clone())));
+                let released = project.releases.keys().filter(|(_, of)| of == flag);
+                objects.extend(released.map(|(key, of)| ObjectId::Release(key.clone(), of.clone())));
+                let incidents = project.incidents.values().filter(|incident| incident.flag == flag);
+                objects.extend(incidents.map(|incident| ObjectId::Incident(incident.id.clone())));
             }
         } else if let Some(segment) = self.segment() {
             objects.insert(ObjectId::Segment(environment.clone(), segment.to_owned()));
@@ -215,6 +225,10 @@ impl Instruction {
                 objects.extend(keys.map(|sdk_key| ObjectId::SdkKey(sdk_key.id.clone())));
                 let drilled = project.drills.keys().filter(|(of, _)| of == key);
                 objects.extend(drilled.map(|(of, flag)| ObjectId::Drill(of.clone(), flag.clone())));
+                let released = project.releases.keys().filter(|(of, _)| of == key);
+                objects.extend(released.map(|(of, flag)| ObjectId::Release(of.clone(), flag.clone())));
+                let incidents = project.incidents.values().filter(|incident| incident.environment == *key);
+                objects.extend(incidents.map(|incident| ObjectId::Incident(incident.id.clone())));
             }
             Self::CreateSdkKey { id, .. } | Self::RevokeSdkKey { id } => {
                 objects.insert(ObjectId::SdkKey(id.clone()));
@@ -230,6 +244,10 @@ impl Instruction {
             }
             Self::Webhook(edit) => {
                 objects.insert(ObjectId::Webhook(edit.id().to_owned()));
+            }
+            Self::Release(edit) => {
+                objects.insert(ObjectId::Release(environment, edit.flag().to_owned()));
+                objects.extend(edit.incident().map(|incident| ObjectId::Incident(incident.to_owned())));
             }
             Self::Drill(edit) => {
                 let flag = edit.flag().to_owned();

@@ -16,6 +16,7 @@ pub(crate) use published::{KnownKeys, publish_clauses};
 pub use published::{publish, visit_clauses, visit_config, visit_flag};
 pub use references::segments_of;
 pub(crate) use resolve::resolve;
+pub(crate) use rollout::check_variation;
 pub(crate) use served::note_served;
 pub use served::{ServedVariations, fingerprint};
 pub use snapshot::snapshot_of;

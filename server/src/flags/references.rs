@@ -42,6 +42,13 @@ pub(crate) fn uses_of_variation(project: &Project, flag: &Flag, variation: &str)
             }
         }
     }
+    let released = project.releases.values().filter(|release| release.flag == flag.key && release.state.is_active());
+    for release in released {
+        let named = release.plan.treatment == variation || release.plan.control == variation;
+        if named || serves(&release.stable, variation) {
+            places.push(format!("the release in {}", release.environment));
+        }
+    }
     places.truncate(10);
     places
 }

@@ -148,7 +148,10 @@ async fn scan(
 
 fn changes_flag(entry: &Entry, flag: &str) -> bool {
     entry.objects.iter().any(|changed| match &changed.object {
-        ObjectId::Flag(key) | ObjectId::FlagEnvironment(_, key) | ObjectId::Drill(_, key) => key == flag,
+        ObjectId::Flag(key)
+        | ObjectId::FlagEnvironment(_, key)
+        | ObjectId::Drill(_, key)
+        | ObjectId::Release(_, key) => key == flag,
         _ => false,
     })
 }
@@ -159,7 +162,8 @@ fn changes_environment(entry: &Entry, environment: &str) -> bool {
             ObjectId::Environment(key)
             | ObjectId::FlagEnvironment(key, _)
             | ObjectId::Segment(key, _)
-            | ObjectId::Drill(key, _) => key == environment,
+            | ObjectId::Drill(key, _)
+            | ObjectId::Release(key, _) => key == environment,
             _ => false,
         })
 }
@@ -178,7 +182,8 @@ fn environments_of(entry: &Entry, project: &Project) -> BTreeSet<String> {
             ObjectId::Environment(key)
             | ObjectId::FlagEnvironment(key, _)
             | ObjectId::Segment(key, _)
-            | ObjectId::Drill(key, _) => {
+            | ObjectId::Drill(key, _)
+            | ObjectId::Release(key, _) => {
                 about.insert(key.clone());
             }
             ObjectId::SdkKey(id) => about.extend(project.sdk_keys.get(id).map(|key| key.environment.clone())),

@@ -11,7 +11,7 @@ use crate::changes::Instruction;
 use crate::changes::request::{Approval, Risk};
 
 /// Version of the entry's JSON; entries of every older version stay readable.
-pub const ENTRY_FORMAT: u32 = 3;
+pub const ENTRY_FORMAT: u32 = 4;
 
 /// One applied change: who, when, from where, why, and what, resolved.
 ///
@@ -93,7 +93,8 @@ impl Entry {
             ObjectId::Environment(key)
             | ObjectId::FlagEnvironment(key, _)
             | ObjectId::Segment(key, _)
-            | ObjectId::Drill(key, _) => Some(&**key),
+            | ObjectId::Drill(key, _)
+            | ObjectId::Release(key, _) => Some(&**key),
             _ => None,
         });
         judged.chain(of_objects).chain(self.named_environments()).map(str::to_owned).collect()
@@ -140,6 +141,10 @@ pub enum ObjectId {
     Webhook(String),
     /// The last rollback drill of a flag: environment, flag.
     Drill(String, String),
+    /// The last release of a flag: environment, flag.
+    Release(String, String),
+    /// An incident, by id.
+    Incident(String),
     /// A principal of the directory, by id.
     Principal(String),
     /// A role binding, by id.
@@ -179,6 +184,8 @@ impl std::fmt::Display for ObjectId {
             Self::Review(revision) => write!(formatter, "review/{revision}"),
             Self::Webhook(id) => write!(formatter, "webhook/{id}"),
             Self::Drill(environment, flag) => write!(formatter, "environment/{environment}/drill/{flag}"),
+            Self::Release(environment, flag) => write!(formatter, "environment/{environment}/release/{flag}"),
+            Self::Incident(id) => write!(formatter, "incident/{id}"),
             Self::Principal(id) => write!(formatter, "principal/{id}"),
             Self::RoleBinding(id) => write!(formatter, "role-binding/{id}"),
             Self::Token(id) => write!(formatter, "token/{id}"),
@@ -206,6 +213,10 @@ impl TryFrom<String> for ObjectId {
             ["environment", environment, "drill", flag] => {
                 Ok(Self::Drill((*environment).to_owned(), (*flag).to_owned()))
             }
+            ["environment", environment, "release", flag] => {
+                Ok(Self::Release((*environment).to_owned(), (*flag).to_owned()))
+            }
+            ["incident", id] => Ok(Self::Incident((*id).to_owned())),
             ["sdk-key", id] => Ok(Self::SdkKey((*id).to_owned())),
             ["request", id] => Ok(Self::Request((*id).to_owned())),
             ["review", revision] if revision.parse::<u64>().is_ok() => {

@@ -2,11 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::firsts::{Firsts, WhenFull};
-
-/// Seconds in which a unit gives one latency to [`super::Tally::unit_latency`]. With a minute instead, and each instance by itself,
-/// heavy users that are slow by nature made 3 % of simulated healthy releases look slower.
-pub const UNIT_PERIOD_SECONDS: u64 = 600;
+use guidon_sdk::measure::{Firsts, UNIT_PERIOD_SECONDS, WhenFull};
 
 /// What a release remembers of units. Memory: 32 kB, 16 kB and 16 kB.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

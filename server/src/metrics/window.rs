@@ -5,8 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::sketch::Sketch;
 use super::units::UnitMemory;
+use guidon_sdk::measure::{MAX_FIRSTS, Moments, Sketch};
 
 /// Which path a unit was assigned to. What was delivered does not matter here: a fallback counts as a failure of the
 /// assigned path.
@@ -23,68 +23,6 @@ pub enum Arm {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct InstanceId(pub u64);
-
-/// Steps of the fixed point in which values are summed: a millionth of the metric's unit.
-pub const VALUE_STEPS: f64 = 1_000_000.0;
-
-/// The largest absolute value that is summed; beyond it a value counts as this. With it, sums are exact up to 340 million
-/// values a row or window, and stop at their limit after that.
-pub const MAX_VALUE: f64 = 1e9;
-
-/// Number, sum and sum of squares of a metric's values, in fixed point.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Moments {
-    /// How many values.
-    pub count: u64,
-    /// Their sum, in millionths of the unit.
-    pub sum: i128,
-    /// The sum of their squares, in millionths of millionths of the unit squared.
-    pub sum_squares: u128,
-}
-
-impl Moments {
-    /// Adds one value. What is not a number is left out; see [`MAX_VALUE`] for the limit.
-    pub fn record(&mut self, value: f64) {
-        if value.is_nan() {
-            return;
-        }
-        let steps = (value.clamp(-MAX_VALUE, MAX_VALUE) * VALUE_STEPS).round() as i128;
-        self.merge(&Self { count: 1, sum: steps, sum_squares: steps.unsigned_abs().saturating_pow(2) });
-    }
-
-    /// Adds all values of `other`.
-    pub fn merge(&mut self, other: &Self) {
-        self.count = self.count.saturating_add(other.count);
-        self.sum = self.sum.saturating_add(other.sum);
-        self.sum_squares = self.sum_squares.saturating_add(other.sum_squares);
-    }
-
-    /// Takes out values that were merged before.
-    pub fn subtract(&mut self, other: &Self) {
-        self.count = self.count.saturating_sub(other.count);
-        self.sum = self.sum.saturating_sub(other.sum);
-        self.sum_squares = self.sum_squares.saturating_sub(other.sum_squares);
-    }
-
-    /// The mean, in the metric's unit; none without values.
-    #[must_use]
-    pub fn mean(&self) -> Option<f64> {
-        (self.count > 0).then(|| self.sum as f64 / VALUE_STEPS / self.count as f64)
-    }
-
-    /// The unbiased variance, in the metric's unit squared; none below two values.
-    #[must_use]
-    pub fn variance(&self) -> Option<f64> {
-        let mean = self.mean()?;
-        if self.count < 2 {
-            return None;
-        }
-        let n = self.count as f64;
-        let squares = self.sum_squares as f64 / (VALUE_STEPS * VALUE_STEPS);
-        Some(((squares - n * mean * mean) / (n - 1.0)).max(0.0))
-    }
-}
 
 /// What was counted: of one row, or of many merged.
 ///
@@ -110,7 +48,7 @@ pub struct Tally {
     pub new_failing_units: u64,
     /// Latency of every request.
     pub latency: Sketch,
-    /// Latency of one request per unit and [`super::units::UNIT_PERIOD_SECONDS`]: of the first, so that which one it is does not depend on
+    /// Latency of one request per unit and [`guidon_sdk::measure::UNIT_PERIOD_SECONDS`]: of the first, so that which one it is does not depend on
     /// how long it took. Over all instances, as `new_units`.
     pub unit_latency: Sketch,
     /// Values of a tracked metric.
@@ -250,15 +188,11 @@ pub struct Row {
     /// Keyed hashes of units the instance saw fail for the first time in this release; at most [`MAX_FIRSTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_failing: Vec<u64>,
-    /// Keyed hashes of units the instance met for the first time in this period of [`super::units::UNIT_PERIOD_SECONDS`], each with the
+    /// Keyed hashes of units the instance met for the first time in this period of [`guidon_sdk::measure::UNIT_PERIOD_SECONDS`], each with the
     /// bucket of that request's latency; at most [`MAX_FIRSTS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub first_latency: Vec<(u64, u16)>,
 }
-
-/// The most hashes of each kind that a row carries (13 kB in all). An instance that has more sends the first and treats the others as
-/// not met yet.
-pub const MAX_FIRSTS: usize = 512;
 
 impl Row {
     /// Fills in what only the whole release can know, by asking its memory of units, and lets the hashes go. Each row passes
@@ -311,17 +245,6 @@ mod tests {
             let back: Tally = serde_json::from_str(&serde_json::to_string(&left).unwrap()).unwrap();
             prop_assert_eq!(left, back);
         }
-
-        #[test]
-        fn moments_are_those_of_the_values(values in prop::collection::vec(-1e4_f64..1e4, 2..50)) {
-            let mut moments = Moments::default();
-            values.iter().for_each(|&value| moments.record(value));
-            let n = values.len() as f64;
-            let mean = values.iter().sum::<f64>() / n;
-            let variance = values.iter().map(|value| (value - mean).powi(2)).sum::<f64>() / (n - 1.0);
-            prop_assert!((moments.mean().unwrap() - mean).abs() < 1e-5);
-            prop_assert!((moments.variance().unwrap() - variance).abs() < 1e-5 * (1.0 + variance));
-        }
     }
 
     #[test]
@@ -354,13 +277,5 @@ mod tests {
         assert_eq!(tally.contradiction(), Some(("newFailingUnits", "failingUnits")));
         tally.errors = 4;
         assert_eq!(tally.contradiction(), Some(("errors", "count")));
-    }
-
-    #[test]
-    fn an_extreme_value_counts_as_the_limit() {
-        let mut moments = Moments::default();
-        moments.record(f64::INFINITY);
-        moments.record(f64::NAN);
-        assert_eq!((moments.count, moments.mean()), (1, Some(MAX_VALUE)));
     }
 }

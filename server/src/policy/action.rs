@@ -24,13 +24,15 @@ pub enum Group {
     Request,
     /// Proves something, and changes nothing that is served.
     Rehearse,
+    /// Works on a release that was started.
+    Release,
     /// What an application's SDK does.
     Serve,
 }
 
 impl Group {
     /// All groups.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Read,
         Self::Export,
         Self::Edit,
@@ -39,6 +41,7 @@ impl Group {
         Self::Administer,
         Self::Request,
         Self::Rehearse,
+        Self::Release,
         Self::Serve,
     ];
 
@@ -54,6 +57,7 @@ impl Group {
             Self::Administer => "administer",
             Self::Request => "request",
             Self::Rehearse => "rehearse",
+            Self::Release => "release",
             Self::Serve => "serve",
         }
     }
@@ -122,6 +126,9 @@ actions! {
         RemoveRule "removeRule" "Removes a targeting rule."
         SetFallthrough "setFallthrough" "Chooses what is served when no rule matches."
         SetRollout "setRollout" "Sets the weights of a rollout."
+        StartRelease "startRelease" "Starts a release of a flag."
+        RestartRelease "restartRelease" "Starts a flag's last release anew."
+        AbortRelease "abortRelease" "Ends a release and restores what was served before it."
         RevertFlag "revertFlag" "Puts a flag back to an earlier revision."
         CreateSegment "createSegment" "Creates a segment."
         UpdateSegment "updateSegment" "Edits what people read about a segment."
@@ -189,6 +196,18 @@ actions! {
     }
     Rehearse {
         RecordDrill "recordDrill" "Rehearses the rollback of a flag, and records what came of it."
+    }
+    Release {
+        AdvanceRelease "advanceRelease" "Moves a release to another of its steps."
+        PauseRelease "pauseRelease" "Keeps a release where it is."
+        ResumeRelease "resumeRelease" "Lets a paused release go on."
+        CloseIncident "closeIncident" "Closes an incident with a finding."
+        RollBackRelease "rollBackRelease" "Takes a release back, or turns its flag off, and opens an incident."
+        CompleteRelease "completeRelease" "Records that a release is through."
+        HoldRelease "holdRelease" "Records that the guard keeps a release from advancing."
+        LiftHold "liftHold" "Records that it no longer does."
+        RouteInstance "routeInstance" "Routes an instance away from what is released, and opens an incident."
+        NoteIncident "noteIncident" "Adds to an incident what was done about it."
     }
     Serve {
         Evaluate "evaluate" "Follows an environment and reports what was served."

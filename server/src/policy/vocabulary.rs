@@ -34,7 +34,7 @@ impl Place {
     /// Whether the schema knows `action` there.
     pub(super) fn knows(self, action: Action) -> bool {
         match action.group() {
-            Group::Serve | Group::Rehearse => self == Self::Environment,
+            Group::Serve | Group::Rehearse | Group::Release => self == Self::Environment,
             Group::Edit | Group::Delete | Group::Request => self != Self::Installation,
             Group::Read | Group::Export | Group::Credential | Group::Administer => true,
         }

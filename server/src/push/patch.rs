@@ -125,7 +125,11 @@ fn flag_suspects(old: Option<View<'_>>, new: Option<View<'_>>, key: &ChannelKey,
             .iter()
             .filter_map(|object| match object {
                 ObjectId::Flag(flag) => Some(flag.clone()),
-                ObjectId::FlagEnvironment(environment, flag) if **environment == *key.environment => Some(flag.clone()),
+                ObjectId::FlagEnvironment(environment, flag) | ObjectId::Release(environment, flag)
+                    if **environment == *key.environment =>
+                {
+                    Some(flag.clone())
+                }
                 _ => None,
             })
             .collect(),
@@ -271,6 +275,9 @@ impl<'a> View<'a> {
             for rule in &mut seen.config.rules {
                 rule.description = String::new();
             }
+        } else {
+            let release = self.project.release(&self.key.environment, &seen.key);
+            seen.release = release.and_then(|release| release.measures());
         }
         Some(seen)
     }

@@ -42,6 +42,8 @@ pub(crate) fn world() -> World {
             requests: OrdMap::new(),
             reviews: OrdMap::new(),
             webhooks: OrdMap::new(),
+            releases: Default::default(),
+            incidents: Default::default(),
             drills: OrdMap::new(),
         }),
     );

@@ -1,3 +1,27 @@
 //! Controlled releases.
+//!
+//! - [`plan`]: what a release is to do; [`release`]: what stands of one; [`edit`]: the instructions;
+//! - `resolve` and `apply`: what an instruction may do, and what it makes of a release (the state machine);
+//! - [`guard`]: detectors and the decision of every second; [`live`]: what it sees now.
+//!
+//! - [`watching`], [`ill`] and [`next`]: what is kept of a release under way, which instances are ill, and what follows;
+//! - [`runner`]: the engine that looks every second.
+//!
+//! All of it is pure but `runner.rs`.
 
+pub(crate) mod apply;
+pub mod edit;
 pub mod guard;
+pub mod ill;
+pub mod live;
+pub mod next;
+pub mod plan;
+pub mod release;
+pub(crate) mod resolve;
+pub mod runner;
+pub mod watching;
+
+pub use edit::ReleaseEdit;
+pub use live::{Live, ReleaseWatch};
+pub use plan::{External, Healing, Learned, PlanKind, ReleasePlan, Step};
+pub use release::{ClosedBy, Hold, Incident, IncidentKind, Note, Release, ReleaseState, Routed};

@@ -60,6 +60,10 @@ pub fn hash_object(project: &Project, object: &ObjectId) -> Option<String> {
         ObjectId::Drill(environment, flag) => {
             project.drills.get(&(environment.clone(), flag.clone())).map(|drill| hash(&**drill))
         }
+        ObjectId::Release(environment, flag) => {
+            project.releases.get(&(environment.clone(), flag.clone())).map(|release| hash(&**release))
+        }
+        ObjectId::Incident(id) => project.incidents.get(id).map(|incident| hash(&**incident)),
         ObjectId::Principal(_)
         | ObjectId::RoleBinding(_)
         | ObjectId::Token(_)

@@ -6,6 +6,7 @@ use guidon_sdk::model::{EnvironmentFlag, Segment};
 
 use super::{FlagState, Project, SegmentState, World};
 use crate::environments::{Audience, Environment, SdkKey};
+use crate::releases::{Incident, Release};
 
 impl World {
     /// The project of this key.
@@ -56,6 +57,22 @@ impl Project {
     #[must_use]
     pub fn segment(&self, environment: &str, segment: &str) -> Option<&Arc<SegmentState>> {
         self.segments.get(&(environment.to_owned(), segment.to_owned()))
+    }
+
+    /// The release of a flag in an environment: the last one.
+    #[must_use]
+    pub fn release(&self, environment: &str, flag: &str) -> Option<&Arc<Release>> {
+        self.releases.get(&(environment.to_owned(), flag.to_owned()))
+    }
+
+    /// The open incidents of a flag in an environment.
+    pub fn open_incidents<'a>(
+        &'a self,
+        environment: &'a str,
+        flag: &'a str,
+    ) -> impl Iterator<Item = &'a Arc<Incident>> {
+        let open = self.incidents.values().filter(|incident| incident.finding.is_none());
+        open.filter(move |incident| incident.environment == environment && incident.flag == flag)
     }
 
     /// The segments of one environment, in the order of their keys.

@@ -121,6 +121,9 @@ impl Writes {
         self.all(&old.webhooks, &new.webhooks, |id| format!("webhook/{key}/{id}"), |webhook| webhook)?;
         let of_drill = |(environment, flag): &(String, String)| format!("drill/{key}/{environment}/{flag}");
         self.all(&old.drills, &new.drills, of_drill, |drill| drill)?;
+        let of_release = |(environment, flag): &(String, String)| format!("release/{key}/{environment}/{flag}");
+        self.all(&old.releases, &new.releases, of_release, |release| release)?;
+        self.all(&old.incidents, &new.incidents, |id| format!("incident/{key}/{id}"), |incident| incident)?;
         self.all(&old.sdk_keys, &new.sdk_keys, |id| format!("sdk-key/{key}/{id}"), |sdk_key| sdk_key)?;
         self.all(
             &old.flags,
@@ -238,6 +241,12 @@ fn load_object(
         }
         ("drill", [environment, flag]) => {
             project.drills.insert(((*environment).to_owned(), (*flag).to_owned()), Arc::new(read(name, value)?));
+        }
+        ("release", [environment, flag]) => {
+            project.releases.insert(((*environment).to_owned(), (*flag).to_owned()), Arc::new(read(name, value)?));
+        }
+        ("incident", [id]) => {
+            project.incidents.insert((*id).to_owned(), Arc::new(read(name, value)?));
         }
         ("sdk-key", [id]) => {
             project.sdk_keys.insert((*id).to_owned(), Arc::new(read::<SdkKey>(name, value)?));

@@ -65,7 +65,12 @@ pub fn touched(entry: &Entry) -> Touched {
             ObjectId::SdkKey(id) => {
                 touched.sdk_keys.insert(id);
             }
+            // What instances measure for it is part of what they are told of the flag.
+            ObjectId::Release(environment, key) => {
+                touched.flags.entry(environment).or_default().insert(key);
+            }
             // Nothing that anybody evaluates.
+            ObjectId::Incident(_) => {}
             ObjectId::Request(_)
             | ObjectId::Review(_)
             | ObjectId::Webhook(_)

@@ -14,6 +14,7 @@ use crate::flags::ServedVariations;
 use crate::identity::Directory;
 use crate::journal::ChainHash;
 use crate::notifications::Webhook;
+use crate::releases::{Incident, Release};
 use crate::segments::StoredSegment;
 
 use super::{Quotas, Repeatables};
@@ -68,6 +69,10 @@ pub struct Project {
     pub webhooks: OrdMap<String, Arc<Webhook>>,
     /// The last rollback drill of each flag in each environment.
     pub drills: OrdMap<(String, String), Arc<StandingDrill>>,
+    /// The last release of each flag in each environment.
+    pub releases: OrdMap<(String, String), Arc<Release>>,
+    /// Incidents by id.
+    pub incidents: OrdMap<String, Arc<Incident>>,
 }
 
 /// A flag, and when it last changed.

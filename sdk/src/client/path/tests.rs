@@ -7,6 +7,7 @@ use tokio::sync::mpsc;
 
 use super::*;
 use crate::client::breaker::{BreakerSettings, BreakerState};
+use crate::client::windows::Windows;
 use crate::protocol::Revision;
 use crate::snapshot::Snapshot;
 
@@ -28,7 +29,7 @@ fn client_with(variation: &str, breaker: Option<BreakerSettings>) -> (Client, mp
     }))
     .unwrap();
     let revision = Revision { history: "h".to_owned(), number: 3 };
-    let (client, exposures) = Client::recording(Vec::new(), breaker, 100);
+    let (client, exposures) = Client::recording(Vec::new(), breaker, Some(Windows::new()), 100);
     client.serve_offline(Snapshot::from_definitions(revision, "p", "e", &[flag], &[]).unwrap());
     (client, exposures)
 }

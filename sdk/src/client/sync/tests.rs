@@ -21,7 +21,13 @@ fn patch(from: u64, to: &str) -> PatchBody {
 }
 
 fn welcome() -> ServerMessage {
-    ServerMessage::Welcome { protocol: 1, heartbeat_interval_ms: 1000, max_batch_items: 10, last_batch: 0 }
+    ServerMessage::Welcome {
+        protocol: 1,
+        heartbeat_interval_ms: 1000,
+        max_batch_items: 10,
+        last_batch: 0,
+        max_metric_rows: 0,
+    }
 }
 
 fn machine(basis: Option<&str>) -> SyncMachine {
@@ -51,6 +57,8 @@ fn short(action: &Action) -> String {
         Action::Greeted { .. } => "greeted".to_owned(),
         Action::ExposuresStored(batch) => format!("stored {batch}"),
         Action::ExposuresRefused(batch, _) => format!("refused {batch}"),
+        Action::MetricsMerged(batch) => format!("merged {batch}"),
+        Action::Directives(directives) => format!("directives {}", directives.len()),
     }
 }
 
@@ -259,7 +267,13 @@ impl Move {
             Self::OpenFailed(false) => Event::OpenFailed(OpenFailure::Unavailable),
             Self::Welcome(heartbeat_interval_ms) => {
                 let (protocol, max_batch_items, last_batch) = (9, 0, u64::MAX);
-                Event::Received(ServerMessage::Welcome { protocol, heartbeat_interval_ms, max_batch_items, last_batch })
+                Event::Received(ServerMessage::Welcome {
+                    protocol,
+                    heartbeat_interval_ms,
+                    max_batch_items,
+                    last_batch,
+                    max_metric_rows: 0,
+                })
             }
             Self::Snapshot(history, number) => Event::Received(ServerMessage::Snapshot(snapshot(&at(history, number)))),
             Self::Patch(history, from, to) => Event::Received(ServerMessage::Patch(patch(from, &at(history, to)))),

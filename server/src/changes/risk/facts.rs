@@ -2,12 +2,15 @@
 
 use std::collections::BTreeSet;
 
+use guidon_sdk::model::SLOTS;
 use serde::{Deserialize, Serialize};
 
 use crate::changes::Instruction;
 use crate::changes::direction::Movement;
 use crate::environments::Tier;
 use crate::policy::Direction;
+use crate::releases::guard::plan::Action as GuardAction;
+use crate::releases::{PlanKind, ReleasePlan};
 
 /// What the risk of a change is judged by.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -25,6 +28,8 @@ pub struct RiskFacts {
     pub ai: bool,
     /// Whether a guardrail metric would stop it.
     pub guardrails: bool,
+    /// Whether it is a release that gets to its share in steps.
+    pub staged: bool,
     /// Whether the way back was rehearsed lately.
     pub drill_fresh: bool,
     /// Flags that require one of those touched.
@@ -43,18 +48,26 @@ pub struct RiskFacts {
 
 impl RiskFacts {
     /// The facts that follow from the instructions and from where they move people, and from whether the way back was
-    /// rehearsed. Of what stands behind a release nothing is known yet: no guardrails.
+    /// rehearsed. The start of a release counts as what the last of its steps does, since the steps ask nobody again.
     #[must_use]
     pub fn new(tier: Tier, movement: &Movement, kinds: &EditKinds, drill_fresh: bool) -> Self {
         let touched = |flag: &&String| kinds.flags.contains(*flag);
         let dependants = movement.flags.iter().filter(|flag| !touched(flag)).count();
+        let mut direction = movement.direction;
+        let (mut share, mut ai_share) = (movement.share, movement.ai_share);
+        if let Some(most) = kinds.release {
+            direction = Direction::Widening;
+            share = share.max(most);
+            ai_share = ai_share.max(most);
+        }
         Self {
             tier,
-            direction: movement.direction,
-            share: movement.share,
-            ai_share: movement.ai_share,
-            ai: movement.ai_share > 0.0,
-            guardrails: false,
+            direction,
+            share,
+            ai_share,
+            ai: ai_share > 0.0,
+            guardrails: kinds.guardrails,
+            staged: kinds.staged,
             drill_fresh,
             dependants: u32::try_from(dependants).unwrap_or(u32::MAX),
             schema_change: kinds.schema,
@@ -67,7 +80,7 @@ impl RiskFacts {
 }
 
 /// What kinds of edits a change is made of.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct EditKinds {
     /// Flags named.
     pub flags: BTreeSet<String>,
@@ -79,12 +92,23 @@ pub struct EditKinds {
     pub flag_wide: bool,
     /// Whether every edit is one of texts.
     pub text_only: bool,
+    /// The largest share of people, 0 to 1, that a release started here leads to the treatment.
+    pub release: Option<f64>,
+    /// Whether every edit starts a release that takes itself back when a guardrail is broken.
+    pub guardrails: bool,
+    /// Whether every edit starts a release of several steps.
+    pub staged: bool,
 }
 
 impl EditKinds {
     /// What `instructions` are.
     #[must_use]
     pub fn of(instructions: &[Instruction]) -> Self {
+        let plans: Vec<&ReleasePlan> = instructions.iter().filter_map(plan_of).collect();
+        let every = |is: fn(&ReleasePlan) -> bool| {
+            !plans.is_empty() && plans.len() == instructions.len() && plans.iter().all(|plan| is(plan))
+        };
+        let most = plans.iter().map(|plan| f64::from(plan.most()) / f64::from(SLOTS)).reduce(f64::max);
         let any = |is: fn(&Instruction) -> bool| instructions.iter().any(is);
         Self {
             flags: instructions.iter().filter_map(Instruction::flag).map(str::to_owned).collect(),
@@ -92,8 +116,17 @@ impl EditKinds {
             segment: any(|edit| edit.segment().is_some() && !is_text(edit)),
             flag_wide: any(|edit| edit.flag().is_some() && edit.flag_in_environment().is_none() && !is_text(edit)),
             text_only: !instructions.is_empty() && instructions.iter().all(is_text),
+            release: most,
+            guardrails: every(|plan| {
+                plan.guard.guardrails.iter().any(|guardrail| guardrail.action >= GuardAction::RollBack)
+            }),
+            staged: every(|plan| plan.steps.len() > 1 && plan.kind == PlanKind::Progressive),
         }
     }
+}
+
+fn plan_of(instruction: &Instruction) -> Option<&ReleasePlan> {
+    if let Instruction::Release(edit) = instruction.edit() { edit.plan() } else { None }
 }
 
 /// Whether an instruction edits nothing but what people read.

@@ -9,6 +9,7 @@
 //! | `ai` | widening leads to a variation by AI | 10 | nobody wrote that code |
 //! | `aiShare` | widening: up to 1 % / 5 % / 25 % / 50 % / more newly get AI | 0 / 2 / 5 / 8 / 12 | a canary of AI is what canaries are for; a crowd is not |
 //! | `noGuardrails` | widening, and no metric would stop it | 12 | nothing would notice |
+//! | `staged` | widening by a release in steps, with guardrails that take it back | up to -15, of the points for the shares | who is hurt is few, and for seconds |
 //! | `noDrill` | widening, and no fresh rollback drill | 10 | nobody knows that the way back works |
 //! | `dependants` | 1 or 2 / up to 9 / more flags require what is touched | 3 / 6 / 10 | what moves here moves there |
 //! | `schema` | the schema of a flag's values changes | 8 | later values may be ones that no code expects |
@@ -27,7 +28,8 @@
 //!
 //! Low is below 30, medium below 60, high from there. A 1 % canary of AI in production with guardrails and a fresh drill is low
 //! (24) and applies by itself; without both it is medium (46); AI for everybody at once is high even with both (62), and so is
-//! an unlabelled variation for everybody with neither (62).
+//! an unlabelled variation for everybody with neither (62). A release of AI to everybody, in guarded steps, is medium (47 with a
+//! fresh drill, 57 without).
 //!
 //! What is not known counts as the worse: a share that is no number is everybody.
 

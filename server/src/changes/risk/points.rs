@@ -59,14 +59,19 @@ fn place(facts: &RiskFacts, sheet: &mut Sheet) {
 fn widening(facts: &RiskFacts, sheet: &mut Sheet) {
     let (share, ai_share) = (known(facts.share), known(facts.ai_share));
     let points = by_share(share, [2, 6, 14, 20, 28]);
+    let mut of_shares = points;
     sheet.add("share", points, format!("up to {} of the people get something else", percent(share)));
     if facts.ai || ai_share > 0.0 {
         sheet.add("ai", 10, "it leads to a variation written by AI");
         let points = by_share(ai_share, [0, 2, 5, 8, 12]);
+        of_shares += points;
         sheet.add("aiShare", points, format!("up to {} newly get a variation written by AI", percent(ai_share)));
     }
     if !facts.guardrails {
         sheet.add("noGuardrails", 12, "no guardrail metric would stop it");
+    }
+    if facts.staged && facts.guardrails {
+        sheet.add("staged", -of_shares.min(15), "it gets there in steps, each of which takes itself back");
     }
     if !facts.drill_fresh {
         sheet.add("noDrill", 10, "the way back was not rehearsed lately");

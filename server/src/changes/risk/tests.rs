@@ -18,6 +18,7 @@ const CALM: RiskFacts = RiskFacts {
     ai_share: 0.0,
     ai: false,
     guardrails: true,
+    staged: false,
     drill_fresh: true,
     dependants: 0,
     schema_change: false,
@@ -61,6 +62,8 @@ const CASES: &[(&str, RiskFacts, u32, RiskLevel)] = &[
     ("text of many flags", RiskFacts { text_only: true, flags_touched: 30, ..CALM }, 10, Low),
     ("text is no excuse for moving people", RiskFacts { text_only: true, ..bare(ai(1.0)) }, 84, High),
     ("1 % AI, all gates", ai(0.01), 24, Low),
+    ("AI for all in guarded steps", RiskFacts { staged: true, ..ai(1.0) }, 47, Medium),
+    ("AI for all in steps that nothing guards", RiskFacts { staged: true, guardrails: false, ..ai(1.0) }, 74, High),
     ("1 % AI, neither guardrails nor drill", bare(ai(0.01)), 46, Medium),
     ("1 % AI, no guardrails", RiskFacts { guardrails: false, ..ai(0.01) }, 36, Medium),
     ("1 % AI, no drill", RiskFacts { drill_fresh: false, ..ai(0.01) }, 34, Medium),
@@ -106,12 +109,12 @@ fn every_case_of_the_table() {
 
 fn facts() -> impl Strategy<Value = RiskFacts> {
     let share = || prop_oneof![0.0..=1.0_f64, Just(0.0), Just(0.01), Just(1.0), -1.0..2.0_f64, Just(f64::NAN)];
-    let flags = (any::<[bool; 7]>(), 0..30_u32, 0..30_u32);
+    let flags = (any::<[bool; 8]>(), 0..30_u32, 0..30_u32);
     let tier = prop::sample::select(Tier::ALL.to_vec());
     let direction = prop::sample::select(vec![Still, Lowering, Widening]);
     (tier, direction, share(), share(), flags).prop_map(
         |(tier, direction, share, ai_share, (bits, dependants, flags_touched))| {
-            let [ai, guardrails, drill_fresh, schema_change, segment_change, flag_wide, text_only] = bits;
+            let [ai, guardrails, staged, drill_fresh, schema_change, segment_change, flag_wide, text_only] = bits;
             RiskFacts {
                 tier,
                 direction,
@@ -119,6 +122,7 @@ fn facts() -> impl Strategy<Value = RiskFacts> {
                 ai_share,
                 ai,
                 guardrails,
+                staged,
                 drill_fresh,
                 dependants,
                 schema_change,

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::sequential::Effect;
 use super::split::{Split, SplitConfig, SplitTest};
 use crate::metrics::Pair;
-use crate::metrics::sketch::{BUCKETS, LN_GAMMA, Sketch};
+use guidon_sdk::measure::sketch::{BUCKETS, LN_GAMMA, Sketch};
 
 /// Effects that are bet on: odds ratios of lying above the threshold.
 pub const LATENCY_EFFECTS: &[Effect] = &[

@@ -10,7 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::bounds::two_sided_normal_mixture;
 use super::sequential::{EProcess, Effect};
-use crate::metrics::{Moments, Pair};
+use guidon_sdk::measure::Moments;
+
+use crate::metrics::Pair;
 
 /// Values of each arm in a block, at least.
 pub const BLOCK: u64 = 30;

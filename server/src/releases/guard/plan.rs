@@ -79,7 +79,7 @@ pub struct Guardrail {
 
 /// Everything the guard of a release needs to know.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 pub struct GuardPlan {
     /// Chance that a release that worsens nothing is ever acted on for a comparison, over all steps and however long it runs.
     /// Above 0, at most 0.5. A tenth is for the sample ratio, the rest is divided over the guardrails by weight.

@@ -40,6 +40,21 @@ impl Firsts {
         Self { when_full, halves: [vec![0; words], vec![0; older]], set: 0 }
     }
 
+    /// Whether the unit with hash `key` is known.
+    #[must_use]
+    pub fn contains(&self, key: u64) -> bool {
+        let [newer, older] = &self.halves;
+        let bits = newer.len() as u64 * 64;
+        let (base, step) = (key & 0xffff_ffff, (key >> 32) | 1);
+        let holds = |half: &[u64]| {
+            (0..u64::from(PROBES)).all(|probe| {
+                let bit = (base + probe * step) % bits;
+                half.get((bit / 64) as usize).is_some_and(|word| word & (1 << (bit % 64)) != 0)
+            })
+        };
+        holds(newer) || holds(older)
+    }
+
     /// Whether the unit with hash `key` is met for the first time; from now on it is known. Hashes should be spread evenly:
     /// 64 bits of a keyed hash.
     pub fn insert(&mut self, key: u64) -> bool {
@@ -95,6 +110,8 @@ mod tests {
         let mut firsts = Firsts::new(16, WhenFull::Freeze);
         let new = (0..5_000).filter(|&n| firsts.insert(key(n))).count();
         assert!(new > 4_950, "{new} of 5,000 were taken for new");
+        assert!((0..5_000).all(|n| firsts.contains(key(n))), "asking changes nothing");
+        assert!(!firsts.contains(key(1 << 40)));
         assert!((0..5_000).all(|n| !firsts.insert(key(n))), "a known unit is never new");
     }
 
