@@ -33,6 +33,7 @@ mod profile;
 mod progress;
 mod promote;
 mod prompt;
+mod put_file;
 mod replace;
 mod request;
 mod role;
@@ -48,7 +49,7 @@ mod token;
 mod trail;
 mod transfer;
 mod webhook;
-mod yaml;
+pub mod yaml;
 
 use std::io::Write;
 use std::process::ExitCode;
