@@ -37,6 +37,7 @@ use crate::notifications::{
     FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
 };
 use crate::push::{Hub, PushLimits};
+use crate::releases::ReleaseWatch;
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
 use crate::telemetry::Metrics;
@@ -109,6 +110,8 @@ pub struct Parts {
     pub notifications: Arc<Notifications>,
     /// Rehearses rollbacks.
     pub drills: Arc<DrillService>,
+    /// Knows what the guard sees of releases now, where something measures.
+    pub releases: Option<Arc<dyn ReleaseWatch>>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -155,6 +158,7 @@ impl App {
             audit_door: parts.audit_door,
             notifications: Arc::clone(&parts.notifications),
             drills: parts.drills,
+            releases: parts.releases,
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -307,6 +311,7 @@ impl Embedded {
             audit_door,
             notifications,
             drills,
+            releases: None,
             clock,
             metrics,
             shutdown: Shutdown::new(),

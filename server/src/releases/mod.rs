@@ -2,6 +2,7 @@
 //!
 //! - [`plan`]: what a release is to do; [`release`]: what stands of one; [`edit`]: the instructions;
 //! - `resolve` and `apply`: what an instruction may do, and what it makes of a release (the state machine);
+//! - [`report`]: what happened, for a reviewer;
 //! - [`guard`]: detectors and the decision of every second; [`live`]: what it sees now.
 //!
 //! All of it is pure but `runner.rs`.
@@ -12,6 +13,7 @@ pub mod guard;
 pub mod live;
 pub mod plan;
 pub mod release;
+pub mod report;
 pub(crate) mod resolve;
 
 pub use edit::ReleaseEdit;
