@@ -28,16 +28,19 @@ use crate::identity::{Credential, Identity, IdentityError, Uses};
 use crate::instances::Deployments;
 use crate::jobs::deadlines::Deadlines;
 use crate::jobs::drift::Drift;
+use crate::jobs::releases::Releases;
 use crate::jobs::requests::Requests;
 use crate::jobs::sweep::Sweep;
 use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{LogState, RealFiles};
+use crate::metrics::{IntakeLimits, MetricsHub};
 use crate::notifications::{
     FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
 };
 use crate::push::{Hub, PushLimits};
-use crate::releases::ReleaseWatch;
+use crate::releases::guard::restraint::RestraintLimits;
+use crate::releases::runner::{EngineParts, ReleaseEngine, RoutedInstances};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
 use crate::telemetry::Metrics;
@@ -110,8 +113,6 @@ pub struct Parts {
     pub notifications: Arc<Notifications>,
     /// Rehearses rollbacks.
     pub drills: Arc<DrillService>,
-    /// Knows what the guard sees of releases now, where something measures.
-    pub releases: Option<Arc<dyn ReleaseWatch>>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -120,6 +121,10 @@ pub struct Parts {
     pub shutdown: Shutdown,
     /// Pushes changes to connected SDKs.
     pub hub: Arc<Hub>,
+    /// What instances count.
+    pub measured: Arc<MetricsHub>,
+    /// The release engine.
+    pub releases: Arc<ReleaseEngine>,
     /// Routes of other parts of the server.
     pub routes: MoreRoutes,
     /// How many connections are let in.
@@ -144,6 +149,7 @@ impl App {
         let jobs: Vec<Arc<dyn Job>> = vec![
             Arc::new(Deadlines::new(Arc::clone(&parts.changes))),
             Arc::new(Drift::new(Arc::clone(&parts.changes), &parts.metrics)),
+            Arc::new(Releases::new(Arc::clone(&parts.releases), Arc::clone(&parts.clock))),
             Arc::new(Requests::new(Arc::clone(&parts.changes))),
             Arc::new(Sweep::new(Arc::clone(&parts.sign_in))),
         ];
@@ -158,7 +164,7 @@ impl App {
             audit_door: parts.audit_door,
             notifications: Arc::clone(&parts.notifications),
             drills: parts.drills,
-            releases: parts.releases,
+            releases: parts.releases.clone(),
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -251,7 +257,11 @@ impl Embedded {
         let world = Arc::new(files.world.clone());
         let limits = PushLimits { max_connections, ..PushLimits::default() };
         let deployments = Arc::new(Deployments::new(audit.clone(), Arc::clone(&clock)));
-        let hub = Hub::new(journal.history(), world, limits, Arc::clone(&clock)).with_sights(deployments.clone());
+        let measured = Arc::new(MetricsHub::new(IntakeLimits::default()));
+        let hub = Hub::new(journal.history(), world, limits, Arc::clone(&clock))
+            .with_sights(deployments.clone())
+            .with_directives(Arc::new(RoutedInstances))
+            .with_metrics(measured.clone());
         let hub = Arc::new(hub);
         remember_builds(&deployments, &audit);
         let keeper = Arc::new(files.keeper);
@@ -298,9 +308,19 @@ impl Embedded {
             vault: files.vault,
             _lock: files.lock,
         };
+        let releases = Arc::new(ReleaseEngine::new(EngineParts {
+            changes: Arc::clone(&changes),
+            metrics: Arc::clone(&measured),
+            connections: hub.clone(),
+            monitor: None,
+            healer: None,
+            clock: Arc::clone(&clock),
+            limits: RestraintLimits::default(),
+        }));
         let metrics = Metrics::new();
         store.register(&metrics, &changes, &hub, &clock);
         register_webhooks(&metrics, &notifications);
+        metrics.register(|registry| measured.counts().register(registry));
         let parts = Parts {
             changes,
             identity,
@@ -311,11 +331,12 @@ impl Embedded {
             audit_door,
             notifications,
             drills,
-            releases: None,
             clock,
             metrics,
             shutdown: Shutdown::new(),
             hub,
+            measured,
+            releases,
             routes,
             max_connections,
             tls,

@@ -96,8 +96,8 @@ pub struct ApiParts {
     pub notifications: Arc<Notifications>,
     /// Rehearses rollbacks.
     pub drills: Arc<DrillService>,
-    /// Knows what the guard sees of releases now, where something measures.
-    pub releases: Option<Arc<dyn ReleaseWatch>>,
+    /// Knows what the guard sees of releases now.
+    pub releases: Arc<dyn ReleaseWatch>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.

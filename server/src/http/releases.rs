@@ -134,7 +134,7 @@ pub async fn show_release_report(
 ) -> Result<Json<Value>, Problem> {
     let (state, release) = find(&api, &project, &environment, &flag)?;
     let entries = entries_of(&api, &project, &release).await?;
-    let live = api.releases.as_ref().and_then(|watch| watch.live(&project, &environment, &flag));
+    let live = api.releases.live(&project, &environment, &flag);
     let mut incidents: Vec<Incident> =
         state.incidents.values().filter(|incident| incident.release == release.id).map(|it| Incident::clone(it)).collect();
     incidents.sort_by_key(|incident| incident.opened_revision);
@@ -231,7 +231,7 @@ fn find(api: &Api, project: &str, environment: &str, flag: &str) -> Result<(Arc<
 /// A release as callers read it, with what the guard sees now; `live` is null where nothing is measured yet.
 fn view(api: &Api, project: &Project, release: &Release) -> Value {
     let mut shown = json!(release);
-    let live = || api.releases.as_ref()?.live(&project.key, &release.environment, &release.flag);
+    let live = || api.releases.live(&project.key, &release.environment, &release.flag);
     shown["live"] = if release.state.is_active() { json!(live()) } else { Value::Null };
     let open = project.open_incidents(&release.environment, &release.flag);
     shown["openIncidents"] = open.map(|incident| json!({"id": incident.id, "kind": incident.kind, "locks": incident.kind.locks()})).collect();

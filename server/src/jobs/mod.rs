@@ -3,6 +3,7 @@
 
 pub mod deadlines;
 pub mod drift;
+pub mod releases;
 pub mod requests;
 pub mod sweep;
 

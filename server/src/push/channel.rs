@@ -10,9 +10,11 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use super::PushLimits;
+use super::directives::Standing;
 use super::frame::Frame;
 use super::patch::{self, ChannelKey, Extent};
 use super::probe::ProbeRun;
+use super::receipts::Acknowledged;
 use crate::state::World;
 
 /// One environment as one audience sees it.
@@ -76,11 +78,21 @@ pub(crate) struct Peer {
     pub(crate) applied: AtomicU64,
     /// Code the connection is to be closed with; 0 while it is welcome.
     verdict: AtomicU16,
+    pub(crate) acknowledged: Acknowledged,
+    pub(crate) directives: Standing,
 }
 
 impl Peer {
     pub(crate) fn new(key_id: Arc<str>, hello: Hello, since: u64) -> Self {
-        Self { key_id, hello, since, applied: AtomicU64::new(0), verdict: AtomicU16::new(0) }
+        Self {
+            key_id,
+            hello,
+            since,
+            applied: AtomicU64::new(0),
+            verdict: AtomicU16::new(0),
+            acknowledged: Acknowledged::default(),
+            directives: Standing::default(),
+        }
     }
 
     /// Code the connection is to be closed with.
@@ -208,6 +220,16 @@ impl Channel {
             Next::Patch(..) if snapshot_bytes.is_some_and(|snapshot| bytes > snapshot) => Next::Snapshot,
             next => next,
         }
+    }
+
+    /// The last revision up to `revision` that changed what the channel sees, as far as is known.
+    pub(crate) fn last_change_until(&self, revision: u64) -> u64 {
+        let patches = self.patches.borrow();
+        if patches.last_change <= revision {
+            return patches.last_change;
+        }
+        let kept = patches.kept.iter().rev().map(|(to, _)| *to);
+        kept.chain([patches.complete_from]).find(|to| *to <= revision).unwrap_or(revision)
     }
 
     /// Follows the patches; told of every new one, and of verdicts.

@@ -1,5 +1,7 @@
 //! One connection, one task: hello, resume, then patches down and acknowledgements and exposures up.
 
+mod metering;
+
 use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::io;
@@ -17,6 +19,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::watch;
 use tokio::time::{Duration, Instant, sleep_until, timeout};
 
+use self::metering::{Message, Metering};
 use super::channel::{Next, Patches};
 use super::frame::{Decoder, Frame, Incoming};
 use super::hub::{Admission, Hub, Refused, Registration, SdkIdentity};
@@ -117,13 +120,16 @@ where
     let last_batch = log.last_batch(&origin, &hello.instance, hello.epoch);
     let registration = hub.register(&identity, hello)?;
     let news = registration.channel.follow();
+    let metering = hub
+        .sink(registration.channel.key.audience)
+        .map(|sink| Box::new(Metering::new(Arc::clone(sink), origin.clone(), &registration.peer.hello, limits)));
     let probed = registration.channel.newest_probe();
     wire.answer(&ServerMessage::Welcome {
         protocol: PROTOCOL_VERSION,
         heartbeat_interval_ms: limits.heartbeat_interval_ms,
         max_batch_items: limits.max_batch_items,
         last_batch,
-        max_metric_rows: 0,
+        max_metric_rows: metering.as_ref().map_or(0, |metering| metering.max_rows()),
     })?;
     let mut connection = Connection {
         hub: Arc::clone(hub),
@@ -136,6 +142,8 @@ where
         stalled: None,
         leave_at: None,
         probed,
+        directed: 0,
+        metering,
     };
     connection.resume(wire, basis.map(|basis| basis.number))?;
     Ok(connection)
@@ -143,10 +151,11 @@ where
 
 async fn read_hello<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<Hello, End> {
     loop {
-        match wire.read().await? {
-            Some(ClientMessage::Hello(hello)) => return Ok(hello),
-            Some(ClientMessage::Heartbeat { .. } | ClientMessage::Metrics(_) | ClientMessage::Unknown) | None => {}
-            Some(_) => return Err(End::protocol("the first message must be a hello")),
+        let Some(Message::Read(message)) = wire.read().await? else { continue };
+        match *message {
+            ClientMessage::Hello(hello) => return Ok(hello),
+            ClientMessage::Heartbeat { .. } | ClientMessage::Metrics(_) | ClientMessage::Unknown => {}
+            _ => return Err(End::protocol("the first message must be a hello")),
         }
     }
 }
@@ -200,13 +209,17 @@ struct Connection {
     leave_at: Option<Instant>,
     /// Number of the last probe that was looked at.
     probed: u64,
+    /// Version of the directives that were sent.
+    directed: u64,
+    /// What it counts goes there; none if it may send none.
+    metering: Option<Box<Metering>>,
 }
 
 /// Something for the loop to deal with.
 enum Event {
     Woken,
     Written,
-    Received(Result<Option<ClientMessage>, End>),
+    Received(Result<Option<Message>, End>),
     Stored(u64, Result<u64, AppendError>),
     Timer,
 }
@@ -232,6 +245,7 @@ impl Connection {
         loop {
             self.check_verdict()?;
             self.probe(wire)?;
+            self.direct(wire)?;
             self.refill(wire)?;
             let wake_at = beat_at.min(wire.dead_at(dead_after));
             let resync_at = self.stalled.map(|(_, until)| until);
@@ -355,6 +369,17 @@ impl Connection {
         asked.into_iter().try_for_each(|probe| wire.answer(&ServerMessage::Probe { probe }))
     }
 
+    /// Sends the instance's directives when they have changed.
+    fn direct<S>(&mut self, wire: &mut Wire<S>) -> Result<(), End> {
+        let standing = &self.registration.peer.directives;
+        let version = standing.version();
+        if version == self.directed {
+            return Ok(());
+        }
+        self.directed = version;
+        wire.answer(&ServerMessage::Directives { directives: standing.list() })
+    }
+
     fn beat<S>(&self, wire: &mut Wire<S>) -> Result<(), End> {
         // What waits to be written proves life as well, and carries a revision.
         if wire.is_idle() {
@@ -364,25 +389,39 @@ impl Connection {
         Ok(())
     }
 
-    fn receive<S>(&mut self, wire: &mut Wire<S>, message: Option<ClientMessage>) -> Result<(), End> {
-        match message {
-            Some(ClientMessage::Applied { revision }) if revision.history == self.hub.history() => {
-                self.registration.peer.applied.store(revision.number, Ordering::Relaxed);
+    fn receive<S>(&mut self, wire: &mut Wire<S>, message: Option<Message>) -> Result<(), End> {
+        let message = match message {
+            Some(Message::Read(message)) => *message,
+            Some(Message::UnreadableMetrics(batch, reason)) => {
+                let Some(metering) = &mut self.metering else { return Ok(()) };
+                return wire.answer(&metering.give_up(batch, &reason)?);
             }
-            Some(ClientMessage::Resync) => {
+            None => return Ok(()),
+        };
+        match message {
+            ClientMessage::Applied { revision } if revision.history == self.hub.history() => {
+                let peer = &self.registration.peer;
+                peer.applied.store(revision.number, Ordering::Relaxed);
+                peer.acknowledged.note(revision.number, self.hub.now_ms());
+            }
+            ClientMessage::Resync => {
                 self.hub.metrics().resync(Resync::Asked);
                 self.sent = None;
             }
-            Some(ClientMessage::Exposures(batch)) => self.store(wire, batch)?,
-            Some(ClientMessage::Probed { probe }) => self.registration.answered(probe),
-            Some(ClientMessage::Hello(_)) => return Err(End::protocol("a second hello")),
-            Some(
-                ClientMessage::Applied { .. }
-                | ClientMessage::Heartbeat { .. }
-                | ClientMessage::Metrics(_)
-                | ClientMessage::Unknown,
-            )
-            | None => {}
+            ClientMessage::Exposures(batch) => self.store(wire, batch)?,
+            ClientMessage::Metrics(batch) => {
+                // A browser's are everybody's: none are asked for, and none are taken.
+                let Some(metering) = &mut self.metering else { return Ok(()) };
+                wire.answer(&metering.receive(batch, self.hub.now_ms())?)?;
+            }
+            ClientMessage::Heartbeat { at } => {
+                if let (Some(metering), Some(at)) = (&mut self.metering, at) {
+                    metering.heard(at, self.hub.now_ms());
+                }
+            }
+            ClientMessage::Probed { probe } => self.registration.answered(probe),
+            ClientMessage::Hello(_) => return Err(End::protocol("a second hello")),
+            ClientMessage::Applied { .. } | ClientMessage::Unknown => {}
         }
         Ok(())
     }
@@ -506,7 +545,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     /// The next message; `None` for what needs no more than to be heard.
-    async fn read(&mut self) -> Result<Option<ClientMessage>, End> {
+    async fn read(&mut self) -> Result<Option<Message>, End> {
         loop {
             if let Event::Received(message) = self.drive(true).await? {
                 return message;
@@ -547,7 +586,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         Poll::Ready(Ok(finished))
     }
 
-    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<ClientMessage>, End>> {
+    fn poll_read(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Message>, End>> {
         loop {
             if let Some(incoming) = self.decoder.next().map_err(End::protocol)? {
                 self.last_heard = Instant::now();
@@ -562,12 +601,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    fn understand(&mut self, incoming: Incoming) -> Result<Option<ClientMessage>, End> {
+    fn understand(&mut self, incoming: Incoming) -> Result<Option<Message>, End> {
         match incoming {
-            Incoming::Text(text) => serde_json::from_str(&text).map(Some).map_err(|error| {
-                // Positions and kinds only: a message may hold raw unit ids.
-                End::protocol(format!("a message could not be read, line {} column {}", error.line(), error.column()))
-            }),
+            Incoming::Text(text) => metering::understand(&text).map(Some),
             Incoming::Ping(payload) => {
                 self.push(Frame::pong(&payload).bytes());
                 Ok(None)
@@ -604,5 +640,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 }
 
+#[cfg(test)]
+mod metrics_tests;
 #[cfg(test)]
 mod tests;

@@ -13,11 +13,13 @@ use tokio::sync::watch;
 
 use super::PushLimits;
 use super::channel::{Channel, Peer};
+use super::directives::DirectiveSource;
 use super::metrics::PushMetrics;
 use super::patch::{ChannelKey, Extent};
 use crate::clock::Clock;
 use crate::environments::Audience;
 use crate::journal::StoredEntry;
+use crate::metrics::MetricsSink;
 use crate::state::{Publisher, World};
 
 /// Tells every connected SDK of every change to what it sees.
@@ -36,6 +38,8 @@ pub struct Hub {
     draining: AtomicBool,
     metrics: PushMetrics,
     sights: Option<Arc<dyn Sights>>,
+    directives: Option<Arc<dyn DirectiveSource>>,
+    sink: Option<Arc<dyn MetricsSink>>,
 }
 
 /// Is told of each SDK instance that connects with a server's key.
@@ -113,6 +117,8 @@ impl Hub {
             draining: AtomicBool::new(false),
             metrics: PushMetrics::default(),
             sights: None,
+            directives: None,
+            sink: None,
         }
     }
 
@@ -120,6 +126,28 @@ impl Hub {
     #[must_use]
     pub fn with_sights(self, sights: Arc<dyn Sights>) -> Self {
         Self { sights: Some(sights), ..self }
+    }
+
+    /// Asks `source` for the directives of each instance that connects with a server's key.
+    #[must_use]
+    pub fn with_directives(self, source: Arc<dyn DirectiveSource>) -> Self {
+        Self { directives: Some(source), ..self }
+    }
+
+    /// Hands what instances with a server's key count to `sink`. Without one, and from browsers, the hub takes none.
+    #[must_use]
+    pub fn with_metrics(self, sink: Arc<dyn MetricsSink>) -> Self {
+        Self { sink: Some(sink), ..self }
+    }
+
+    /// Where the metrics of such a connection go, if they are taken.
+    pub(crate) fn sink(&self, audience: Audience) -> Option<&Arc<dyn MetricsSink>> {
+        self.sink.as_ref().filter(|_| audience == Audience::Server)
+    }
+
+    /// The time of day, in milliseconds since 1970.
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
     }
 
     /// The channels, with no guard of the registry held.
@@ -252,6 +280,12 @@ impl Hub {
         let key = &registration.channel.key;
         if let Some(sights) = self.sights.as_ref().filter(|_| key.audience == Audience::Server) {
             sights.saw(&key.project, &key.environment, &identity.key_id, &registration.peer.hello);
+        }
+        if let Some(source) = self.directives.as_ref().filter(|_| key.audience == Audience::Server) {
+            let (world, peer) = (self.world(), &registration.peer);
+            let instance = &peer.hello.instance;
+            let standing = source.directives(&world, &key.project, &key.environment, instance, self.clock.now_ms());
+            peer.directives.begin(&standing);
         }
         Ok(registration)
     }

@@ -19,6 +19,12 @@ pub struct PushLimits {
     pub max_hello_field_bytes: usize,
     /// Most items of one exposure batch. Default 1,000.
     pub max_batch_items: u32,
+    /// Most rows of one batch of metrics. Default 500.
+    pub max_metric_rows: u32,
+    /// Batches of metrics that a connection may send in a second, over time. Default 20.
+    pub metric_batches_per_second: u32,
+    /// Batches of metrics that it may send at once, as after a break. Default 600.
+    pub metric_batch_burst: u32,
     /// Patches kept per environment and audience; who is further behind gets a snapshot. Default 256.
     pub patches_kept: usize,
     /// Bytes of patches kept per environment and audience. Default 1 MiB.
@@ -46,6 +52,9 @@ impl Default for PushLimits {
             max_message_bytes: 1 << 20,
             max_hello_field_bytes: 256,
             max_batch_items: 1_000,
+            max_metric_rows: 500,
+            metric_batches_per_second: 20,
+            metric_batch_burst: 600,
             patches_kept: 256,
             patch_bytes_kept: 1 << 20,
             catch_up_ms: 2_000,

@@ -5,16 +5,23 @@
 //! - [`report`]: what happened, for a reviewer;
 //! - [`guard`]: detectors and the decision of every second; [`live`]: what it sees now.
 //!
+//! - [`watching`], [`ill`] and [`next`]: what is kept of a release under way, which instances are ill, and what follows;
+//! - [`runner`]: the engine that looks every second.
+//!
 //! All of it is pure but `runner.rs`.
 
 pub(crate) mod apply;
 pub mod edit;
 pub mod guard;
+pub mod ill;
 pub mod live;
+pub mod next;
 pub mod plan;
 pub mod release;
 pub mod report;
 pub(crate) mod resolve;
+pub mod runner;
+pub mod watching;
 
 pub use edit::ReleaseEdit;
 pub use live::{Live, ReleaseWatch};

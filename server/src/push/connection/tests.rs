@@ -12,30 +12,36 @@ use crate::assignments::{BatchLimits, MemoryAssignments};
 use crate::clock::ManualClock;
 use crate::environments::Audience;
 use crate::journal::ObjectId;
-use crate::push::{PushLimits, sample};
+use crate::push::{PushLimits, Receipts, sample};
 use crate::state::{Publisher, World};
 
 /// A hub without a server around it.
-struct Bench {
-    hub: Arc<Hub>,
+pub(super) struct Bench {
+    pub(super) hub: Arc<Hub>,
     log: Arc<MemoryAssignments>,
     world: Arc<World>,
 }
 
-type Socket = WebSocketStream<DuplexStream>;
+pub(super) type Socket = WebSocketStream<DuplexStream>;
 
 impl Bench {
-    fn new(limits: PushLimits) -> Self {
+    pub(super) fn new(limits: PushLimits) -> Self {
+        Self::with(limits, |hub| hub)
+    }
+
+    /// A bench whose hub is finished by `finish`.
+    pub(super) fn with(limits: PushLimits, finish: impl FnOnce(Hub) -> Hub) -> Self {
         let world = Arc::new(sample::after(&sample::world(), |project| {
             sample::set_flag(project, sample::flag("f", false, true, None));
         }));
-        let hub = Arc::new(Hub::new("h", Arc::clone(&world), limits, Arc::new(ManualClock::new(1_000))));
+        let hub = Hub::new("h", Arc::clone(&world), limits, Arc::new(ManualClock::new(1_000)));
+        let hub = Arc::new(finish(hub));
         let log = Arc::new(MemoryAssignments::new(BatchLimits::default(), PseudonymKey::new([1; 32])));
         Self { hub, log, world }
     }
 
     /// A websocket past its handshake, over a pipe that holds `pipe_bytes`.
-    async fn connect(&self, audience: Audience, pipe_bytes: usize) -> Socket {
+    pub(super) async fn connect(&self, audience: Audience, pipe_bytes: usize) -> Socket {
         let (client, server) = tokio::io::duplex(pipe_bytes);
         let key_id = if audience == Audience::Server { "key-server" } else { "key-client" };
         let identity = SdkIdentity { key_id: key_id.into(), channel: sample::channel_key(audience) };
@@ -46,15 +52,26 @@ impl Bench {
     }
 
     /// Connects, says hello and reads the welcome.
-    async fn greet(&self, instance: &str, basis: Option<&str>) -> Socket {
+    pub(super) async fn greet(&self, instance: &str, basis: Option<&str>) -> Socket {
         let mut socket = self.connect(Audience::Server, 1 << 16).await;
         say(&mut socket, &hello(instance, basis)).await;
         assert!(matches!(hear(&mut socket).await, ServerMessage::Welcome { .. }));
         socket
     }
 
+    /// The receipts of a revision once they are as wanted.
+    pub(super) async fn receipts_once(&self, revision: u64, wanted: impl Fn(&Receipts) -> bool) -> Receipts {
+        loop {
+            let receipts = self.hub.receipts(sample::PROJECT, sample::ENVIRONMENT, revision);
+            if wanted(&receipts) {
+                return receipts;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
     /// Turns the flag `f` on or off and publishes that.
-    fn turn(&mut self, on: bool) {
+    pub(super) fn turn(&mut self, on: bool) {
         let next = sample::after(&self.world, |project| sample::set_flag(project, sample::flag("f", on, true, None)));
         self.publish(next, ObjectId::FlagEnvironment(sample::ENVIRONMENT.to_owned(), "f".to_owned()));
     }
@@ -66,7 +83,7 @@ impl Bench {
     }
 }
 
-fn hello(instance: &str, basis: Option<&str>) -> ClientMessage {
+pub(super) fn hello(instance: &str, basis: Option<&str>) -> ClientMessage {
     let basis = basis.map(|basis| basis.parse().unwrap());
     ClientMessage::Hello(Hello {
         protocol: 1,
@@ -78,18 +95,23 @@ fn hello(instance: &str, basis: Option<&str>) -> ClientMessage {
     })
 }
 
-async fn say(socket: &mut Socket, message: &ClientMessage) {
-    socket.send(Message::text(serde_json::to_string(message).unwrap())).await.unwrap();
+pub(super) async fn say(socket: &mut Socket, message: &ClientMessage) {
+    say_text(socket, &serde_json::to_string(message).unwrap()).await;
 }
 
-async fn hear(socket: &mut Socket) -> ServerMessage {
+pub(super) async fn say_text(socket: &mut Socket, text: &str) {
+    // A server that has closed is heard of when reading.
+    let _ = socket.send(Message::text(text)).await;
+}
+
+pub(super) async fn hear(socket: &mut Socket) -> ServerMessage {
     match socket.next().await.unwrap().unwrap() {
         Message::Text(text) => ServerMessage::parse(&text).unwrap(),
         other => panic!("{other:?}"),
     }
 }
 
-async fn close_code(socket: &mut Socket) -> u16 {
+pub(super) async fn close_code(socket: &mut Socket) -> u16 {
     loop {
         match socket.next().await.unwrap().unwrap() {
             Message::Close(frame) => return frame.unwrap().code.into(),
@@ -100,7 +122,7 @@ async fn close_code(socket: &mut Socket) -> u16 {
 }
 
 /// Reads until the snapshot, patches applied, is at `revision`.
-async fn follow(socket: &mut Socket, mut have: Option<Snapshot>, revision: u64) -> Snapshot {
+pub(super) async fn follow(socket: &mut Socket, mut have: Option<Snapshot>, revision: u64) -> Snapshot {
     loop {
         match hear(socket).await {
             ServerMessage::Snapshot(body) => have = Some(Snapshot::from_body(&body)),

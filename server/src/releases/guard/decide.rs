@@ -34,6 +34,10 @@ pub enum Reason {
     NoTraffic,
     /// Batches are missing: hold.
     Gap,
+    /// The treatment is unlike its own past, and the control is not.
+    Unusual,
+    /// Another monitor did not answer: hold.
+    Unanswered,
 }
 
 /// What one arm counted in the step.

@@ -61,6 +61,15 @@ impl Restraint {
         Self { limits: RestraintLimits { actions_per_hour, ..limits }, taken: VecDeque::new() }
     }
 
+    /// A project in which these actions (second, release), oldest first, were taken.
+    #[must_use]
+    pub fn after(limits: RestraintLimits, taken: Vec<(u64, u64)>) -> Self {
+        let mut restraint = Self::new(limits);
+        let surplus = taken.len().saturating_sub(MAX_ACTIONS_PER_HOUR);
+        restraint.taken = taken.into_iter().skip(surplus).collect();
+        restraint
+    }
+
     /// Asks to act on `release` (any number that names it) at second `now`, and counts the action if it may be done. A clock
     /// that steps back makes nothing possible that was not.
     pub fn ask(&mut self, release: u64, now: u64) -> Permit {
