@@ -330,13 +330,13 @@ impl ReleaseEdit {
             Self::ResumeRelease { flag, .. } => format!("resumed the release of {flag}"),
             Self::AbortRelease { flag, .. } => format!("aborted the release of {flag}"),
             Self::CloseIncident { flag, incident, .. } => format!("closed the incident {incident} of {flag}"),
-            Self::RollBackRelease { flag, kill: true, reason, .. } => format!("turned {flag} off: {reason}"),
-            Self::RollBackRelease { flag, reason, .. } => format!("rolled the release of {flag} back: {reason}"),
+            Self::RollBackRelease { flag, kill: true, reason, .. } => format!("turned {flag} off ({reason})"),
+            Self::RollBackRelease { flag, reason, .. } => format!("rolled the release of {flag} back ({reason})"),
             Self::CompleteRelease { flag, .. } => format!("completed the release of {flag}"),
-            Self::HoldRelease { flag, reason, .. } => format!("held the release of {flag}: {reason}"),
+            Self::HoldRelease { flag, reason, .. } => format!("held the release of {flag} ({reason})"),
             Self::LiftHold { flag, .. } => format!("let the release of {flag} go on"),
             Self::RouteInstance { flag, instance, reason, .. } => {
-                format!("routed the instance {instance} away from {flag}: {reason}")
+                format!("routed the instance {instance} away from {flag} ({reason})")
             }
             Self::NoteIncident { incident, text, .. } => format!("noted in the incident {incident}: {text}"),
         }
