@@ -83,6 +83,22 @@ async fn a_second_of_calls_is_a_batch_and_sent_again_until_merged() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn cpu_time_and_sums_of_any_size_arrive() {
+    let mut server = FakeServer::new();
+    let release = json!({"treatment": "ai", "control": "base", "cpu": true});
+    let (client, mut peer) = start(&mut server, &snapshot("h:3", "base", release)).await;
+    client.track("bytes", &Context::new("u"), 1e9);
+    run(&client, "u", false).await;
+    client.flush(LONG).await.unwrap();
+    let batch = peer.metrics().await;
+    let bytes = batch.rows.iter().find(|row| row.metric == "bytes").unwrap();
+    assert_eq!((bytes.values.mean(), bytes.values.sum_squares), (Some(1e9), 10_u128.pow(30)));
+    let cpu = batch.rows.iter().find(|row| row.metric == "cpu");
+    let told = cpu.map(|row| (&*row.flag, &*row.variation, row.values.count, row.revision));
+    assert_eq!(told, cfg!(target_os = "linux").then_some(("f", "base", 1, 3)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_heartbeat_says_when_and_an_empty_second_says_nothing() {
     let mut server = FakeServer::new();
     let (_client, mut peer) = start(&mut server, &snapshot("h:3", "ai", json!(null))).await;
