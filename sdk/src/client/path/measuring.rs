@@ -8,6 +8,7 @@ use std::time::Duration;
 use smol_str::SmolStr;
 use tokio::time::Instant;
 
+use super::super::cpu;
 use super::super::shared::Shared;
 use super::super::windows::{Ran, Series};
 use crate::eval::{Evaluation, Measures};
@@ -47,7 +48,7 @@ impl<'a> Measuring<'a> {
         let release = evaluation.measures().cloned();
         let unit = release.as_ref().and_then(|release| Some(release.unit_hash(evaluation.unit()?)));
         let revision = revision.map_or(0, |revision| revision.number);
-        let cpu = release.as_ref().filter(|release| release.asked().cpu).and_then(|_| thread_time());
+        let cpu = release.as_ref().filter(|release| release.asked().cpu).and_then(|_| cpu::thread_time());
         let cpu = cpu.map(|_| Duration::ZERO);
         Some(Self { shared, flag, variation, revision, release, unit, began: Instant::now(), failed: false, cpu })
     }
@@ -95,28 +96,16 @@ struct Lap<'m> {
 
 impl<'m> Lap<'m> {
     fn begin(measuring: Option<&'m mut Measuring<'_>>) -> Self {
-        Self { sum: measuring.and_then(|measuring| Some((measuring.cpu.as_mut()?, thread_time()?))) }
+        Self { sum: measuring.and_then(|measuring| Some((measuring.cpu.as_mut()?, cpu::thread_time()?))) }
     }
 }
 
 impl Drop for Lap<'_> {
     fn drop(&mut self) {
         if let Some((sum, began)) = &mut self.sum {
-            **sum += thread_time().unwrap_or_default().saturating_sub(*began);
+            **sum += cpu::thread_time().unwrap_or_default().saturating_sub(*began);
         }
     }
-}
-
-/// CPU time that the calling thread has taken, if the system tells it.
-#[cfg(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "freebsd"))]
-pub(super) fn thread_time() -> Option<Duration> {
-    rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime).try_into().ok()
-}
-
-/// Other systems are not asked.
-#[cfg(not(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "freebsd")))]
-pub(super) fn thread_time() -> Option<Duration> {
-    None
 }
 
 impl Drop for Measuring<'_> {

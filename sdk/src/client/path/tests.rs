@@ -216,8 +216,8 @@ const CPU: Duration = Duration::from_millis(20);
 /// Takes this much CPU time of the thread.
 #[cfg(target_os = "linux")]
 fn burn(time: Duration) {
-    let began = measuring::thread_time().unwrap();
-    while measuring::thread_time().unwrap() - began < time {
+    let began = crate::client::cpu::thread_time().unwrap();
+    while crate::client::cpu::thread_time().unwrap() - began < time {
         std::hint::spin_loop();
     }
 }
