@@ -302,7 +302,7 @@ impl Driver {
                 self.uploads.greeted(max_metric_rows);
             }
             Action::MetricsMerged(batch) => self.uploads.merged(batch),
-            Action::Directives(_) => {}
+            Action::Directives(directives) => self.shared.directives.replace(directives),
             Action::ExposuresStored(batch) => self.outbox.stored(batch),
             Action::ExposuresRefused(batch, reason) => self.refused(batch, &reason),
         }

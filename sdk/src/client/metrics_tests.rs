@@ -7,7 +7,7 @@ use serde_json::json;
 use super::Client;
 use super::fake_server::{FakeServer, Peer};
 use crate::model::Context;
-use crate::protocol::{ClientMessage, ServerMessage};
+use crate::protocol::{ClientMessage, Directive, ServerMessage};
 
 const LONG: Duration = Duration::from_secs(600);
 
@@ -117,4 +117,32 @@ async fn what_was_measured_while_the_server_was_away_is_kept_for_a_while() {
     peer.welcome_metrics(0, 10).await;
     let batch = peer.metrics().await;
     assert_eq!((batch.dropped, batch.rows[0].count, batch.rows[0].units), (1, 1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_instance_that_is_routed_away_gets_the_baseline_and_measures_nothing() {
+    let mut server = FakeServer::new();
+    let release = json!({"treatment": "ai", "control": "base", "metrics": ["basket"]});
+    let (client, mut peer) = start(&mut server, &snapshot("h:3", "ai", release)).await;
+    let directive = Directive { flag: "f".to_owned(), for_ms: 5_000 };
+    peer.send(&ServerMessage::Directives { directives: vec![directive] }).await;
+    while client.directives().is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    drop(peer);
+    assert_eq!(run(&client, "u", false).await, "human");
+    client.track("basket", &Context::new("u"), 2.0);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    assert!(client.directives().is_empty(), "it ends by itself");
+    assert_eq!(run(&client, "u", false).await, "AI");
+    client.track("basket", &Context::new("u"), 4.0);
+    client.track("path", &Context::new("u"), 4.0);
+    client.track("basket", &Context::new("u"), f64::NAN);
+    let windows = client.inner.shared.windows.as_ref().unwrap();
+    let mut ledger = super::windows::ledger::Ledger::default();
+    ledger.add(windows.take());
+    let rows = ledger.close(u64::MAX);
+    let told: Vec<_> = rows.iter().map(|row| (&*row.flag, &*row.variation, &*row.metric)).collect();
+    assert_eq!(told, [("", "", "basket"), ("f", "ai", "basket"), ("f", "ai", "path")]);
+    assert_eq!(ledger.take_dropped(), 2);
 }

@@ -10,6 +10,7 @@ mod changed;
 mod clock;
 mod config;
 mod connection;
+mod directives;
 mod driver;
 mod endpoint;
 mod exposures;
@@ -26,6 +27,7 @@ mod start;
 pub mod sync;
 #[cfg(test)]
 mod tests;
+mod track;
 mod uploads;
 mod windows;
 
@@ -38,6 +40,7 @@ pub use bootstrap::MAX_FILE_BYTES;
 pub use breaker::{BreakerReport, BreakerSettings, BreakerState, MAX_BREAKERS};
 pub use config::{ClientBuilder, DEFAULT_EXPOSURE_QUEUE, MAX_NAME_BYTES};
 pub use connection::{BoxFuture, Connector, Io, MAX_MESSAGE_BYTES, TcpConnector};
+pub use directives::RoutedAway;
 pub use endpoint::ConfigError;
 pub use exposures::{MAX_BATCH_BYTES, MAX_BATCHES_IN_FLIGHT, MAX_UNIT_BYTES};
 pub use getters::{Detail, FlagHandle, FlagValue};
@@ -45,6 +48,7 @@ pub use hook::{Call, Hook, Outcome};
 pub use listeners::{Change, Changes, MAX_CHANGES_BEHIND, Subscription};
 pub use path::{Path, PathDetail, Ran, Unset};
 pub use shared::State;
+pub use track::MAX_METRIC_NAME;
 pub use uploads::{MAX_METRICS_AGE_SECONDS, MAX_METRICS_BYTES};
 pub use windows::ledger::{MAX_REMEMBERED, MAX_ROWS};
 pub use windows::{MAX_ENTRIES, MAX_SHARD_UNITS};
@@ -161,6 +165,13 @@ impl Client {
     #[must_use]
     pub fn breakers(&self) -> Vec<BreakerReport> {
         self.inner.shared.breakers.reports()
+    }
+
+    /// Flags whose AI path the server routes this instance away from at present, by key. What is assigned stays; the baseline
+    /// answers, and nothing is measured of either path, so that the comparison with other instances stays fair.
+    #[must_use]
+    pub fn directives(&self) -> Vec<RoutedAway> {
+        self.inner.shared.directives.list()
     }
 
     /// Calls `listener` after every change of a flag, until the subscription is dropped. The listener runs on the client's

@@ -177,16 +177,27 @@ fn decide<'a>(client: &'a Client, flag: Flag<'a>, context: &Context<'_>) -> (Dec
     let shared = &client.inner.shared;
     shared.evaluate(flag, context, |evaluation, revision| {
         let assigned = evaluation.variation_key();
-        let mut measuring = Measuring::begin(shared, flag.key(), evaluation, revision);
+        let routed_away = shared.directives.hold(flag.key());
+        let begin = || Measuring::begin(shared, flag.key(), evaluation, revision);
+        let mut measuring = if routed_away { None } else { begin() };
         if !evaluation.is_ai() {
             shared.record(flag.key(), evaluation, revision);
             return (Decision::Baseline(assigned.map(str::to_owned), Cause::Normal), measuring);
         }
+        if routed_away {
+            let attempt = Attempt::new(client, flag.key(), evaluation, revision, None);
+            return (attempt.skipped(Cause::Instance), None);
+        }
         let permit = shared.breakers.admit(flag.key(), assigned.unwrap_or_default());
         let skipped = permit.as_ref().is_some_and(Permit::is_refusal);
         let attempt = Attempt::new(client, flag.key(), evaluation, revision, permit);
-        let decision = if skipped { attempt.skipped(measuring.as_mut()) } else { Decision::Try(attempt) };
-        (decision, measuring)
+        if !skipped {
+            return (Decision::Try(attempt), measuring);
+        }
+        if let Some(measuring) = &mut measuring {
+            measuring.failed();
+        }
+        (attempt.skipped(Cause::Breaker), measuring)
     })
 }
 
@@ -260,17 +271,14 @@ impl<'a> Attempt<'a> {
         self.assigned.take()
     }
 
-    /// The breaker is open.
-    fn skipped(mut self, measuring: Option<&mut Measuring<'_>>) -> Decision<'a> {
+    /// The path is not tried: the breaker is open, or the instance routed away.
+    fn skipped(mut self, cause: Cause) -> Decision<'a> {
         self.permit = None;
-        if let Some(measuring) = measuring {
-            measuring.failed();
-        }
         if let Some(record) = self.record.take() {
             let delivered = std::mem::take(&mut self.baseline);
-            self.client.inner.shared.recorder.skipped(Exposure { delivered, cause: Cause::Breaker, ..record });
+            self.client.inner.shared.recorder.skipped(Exposure { delivered, cause, ..record });
         }
-        Decision::Baseline(self.assigned.take(), Cause::Breaker)
+        Decision::Baseline(self.assigned.take(), cause)
     }
 
     fn end(&mut self, ended: Ended) {

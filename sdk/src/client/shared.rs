@@ -1,6 +1,7 @@
 //! What evaluations read and the client's task writes.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use arc_swap::ArcSwapOption;
 use tokio::sync::watch;
@@ -8,6 +9,7 @@ use tokio::sync::watch;
 use super::breaker::{BreakerSettings, Breakers};
 use super::changed::{self, Touched};
 use super::clock;
+use super::directives::Directives;
 use super::exposures::Recorder;
 use super::hook::{Call, Hook, Outcome};
 use super::listeners::{Change, Listeners};
@@ -45,6 +47,9 @@ pub(crate) struct Shared {
     pub(super) recording: bool,
     /// `None`: nobody asks what is measured.
     pub(super) windows: Option<Windows>,
+    /// The log says that a tracked value was not usable.
+    pub(super) complained: AtomicBool,
+    pub(super) directives: Directives,
     pub(super) breakers: Breakers,
     pub(super) hooks: Box<[Arc<dyn Hook>]>,
     pub(super) listeners: Listeners,
@@ -80,6 +85,8 @@ impl Shared {
             recorder,
             recording,
             windows,
+            complained: AtomicBool::new(false),
+            directives: Directives::default(),
             breakers: Breakers::new(breaker),
             hooks: hooks.into(),
             listeners: Listeners::new(),

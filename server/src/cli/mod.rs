@@ -34,6 +34,7 @@ mod profile;
 mod progress;
 mod promote;
 mod prompt;
+mod put_file;
 mod release;
 mod replace;
 mod request;
@@ -50,7 +51,7 @@ mod token;
 mod trail;
 mod transfer;
 mod webhook;
-mod yaml;
+pub mod yaml;
 
 use std::io::Write;
 use std::process::ExitCode;

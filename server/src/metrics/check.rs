@@ -49,7 +49,8 @@ pub fn is_metric(name: &str) -> bool {
 /// The first [`RowProblem`].
 pub fn check(row: &MetricRow, sent_ms: u64) -> Result<(), RowProblem> {
     let belongs_to_none = row.flag.is_empty() && row.variation.is_empty();
-    if !belongs_to_none && !(is_valid_key(&row.flag) && is_valid_key(&row.variation)) {
+    let are_keys = is_valid_key(&row.flag) && is_valid_key(&row.variation);
+    if !(belongs_to_none || are_keys) {
         return Err(RowProblem::Key);
     }
     if !is_metric(&row.metric) {

@@ -11,9 +11,9 @@ pub const MAX_ILL_SHARE: f64 = 1.0 / 3.0;
 /// Failures, or calls for latencies, below which an instance is not judged.
 const MIN_FAILURES: u64 = 5;
 const MIN_CALLS: u64 = 30;
-/// Chance, over all instances, that a healthy one is called ill in one look. Looks follow each other every second and overlap, so
-/// that the chance over an hour is some hundred times this.
-const CHANCE: f64 = 1e-7;
+/// Chance, over all instances, that a healthy one is called ill where a release is about to be taken back. In doubt it is the
+/// instance: then the tests begin anew, and a release that is bad after all is taken back a second or two later.
+const CHANCE: f64 = 1e-4;
 /// How many times its peers' 95th percentile an ill instance's is at least.
 const SLOWER: f64 = 2.0;
 
