@@ -16,7 +16,7 @@ use super::changes::known_key;
 use super::journal::damaged;
 use super::page::{limit, page};
 use super::parameters::{Path, Query};
-use super::problem::{Fault, Problem};
+use super::problem::{Code, Fault, Problem};
 use super::write::invalid;
 use crate::changes::Author;
 use crate::journal::Entry;
@@ -227,7 +227,10 @@ fn find(api: &Api, project: &str, environment: &str, flag: &str) -> Result<(Arc<
         return Err(Problem::not_found("flag", flag));
     }
     let release = state.release(environment, flag).cloned();
-    let release = release.ok_or_else(|| Problem::not_found("release of the flag", flag))?;
+    let release = release.ok_or_else(|| {
+        let remedy = format!("start one (guidon release start {flag} -e {environment})");
+        Problem::new(Code::NotFound, format!("{flag:?} has had no release in {environment}: {remedy}."))
+    })?;
     Ok((state, release))
 }
 
