@@ -6,13 +6,16 @@
 //! - [`guard`]: detectors and the decision of every second; [`live`]: what it sees now.
 //!
 //! - [`watching`], [`ill`] and [`next`]: what is kept of a release under way, which instances are ill, and what follows;
-//! - [`runner`]: the engine that looks every second.
+//! - [`runner`]: the engine that looks every second;
+//! - [`healing`] and [`healer`]: what is done about an instance that was routed away.
 //!
-//! All of it is pure but `runner.rs`.
+//! All of it is pure but `runner.rs` and `healer.rs`.
 
 pub(crate) mod apply;
 pub mod edit;
 pub mod guard;
+pub mod healer;
+pub mod healing;
 pub mod ill;
 pub mod live;
 pub mod next;
