@@ -164,6 +164,7 @@ impl App {
             audit_door: parts.audit_door,
             notifications: Arc::clone(&parts.notifications),
             drills: parts.drills,
+            releases: parts.releases.clone(),
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),

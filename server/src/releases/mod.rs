@@ -2,6 +2,7 @@
 //!
 //! - [`plan`]: what a release is to do; [`release`]: what stands of one; [`edit`]: the instructions;
 //! - `resolve` and `apply`: what an instruction may do, and what it makes of a release (the state machine);
+//! - [`report`]: what happened, for a reviewer;
 //! - [`guard`]: detectors and the decision of every second; [`live`]: what it sees now.
 //!
 //! - [`watching`], [`ill`] and [`next`]: what is kept of a release under way, which instances are ill, and what follows;
@@ -17,6 +18,7 @@ pub mod live;
 pub mod next;
 pub mod plan;
 pub mod release;
+pub mod report;
 pub(crate) mod resolve;
 pub mod runner;
 pub mod watching;
