@@ -128,3 +128,23 @@ fn an_agent_plans_without_seeing_values_exports_nothing_and_promotes_nothing_it_
     let drift = agent.get(&format!("{PROJECT}/drift")).ok();
     assert_eq!(drift["pairs"].as_array().map(Vec::len), Some(2), "production is not in sight: {drift}");
 }
+
+#[test]
+fn a_promotion_conflicts_with_changes_of_where_it_comes_from_and_metrics_name_nobody() {
+    let server = ServerProcess::start();
+    let admin = admin(&server);
+    let applied = admin.post(&format!("{PROJECT}/apply"), &json!({"document": engine("staging", 5_000)})).ok();
+    let seen = applied["revision"].clone();
+    admin.change("staging", json!([{"kind": "turnFlagOff", "flag": "engine"}])).ok();
+    let promote = |from: &str, expected: &Value| {
+        let body =
+            json!({"from": from, "to": "testing", "flags": ["engine"], "targets": true, "expectedRevision": expected});
+        admin.post(&format!("{PROJECT}/promote"), &body)
+    };
+    let refused = promote("staging", &seen).problem();
+    assert_eq!(refused["code"], "staleRevision", "{refused}");
+    promote("staging", &Value::Null).ok();
+    // Nothing names the project where no credential is asked for.
+    let metrics = server.client.with_token(None).send("GET", "/metrics", &[], b"");
+    assert!(!metrics.text.contains("project="));
+}

@@ -507,7 +507,10 @@ impl Judging<'_> {
         let kinds = EditKinds::of(&content.cloned().collect::<Vec<_>>());
         for key in &environments {
             let movement = self.movement(key);
-            let tier = project.environments.get(key).map_or(Tier::Production, |environment| environment.tier);
+            // What the same change creates counts as what it becomes.
+            let after = self.after.projects.get(self.project);
+            let known = project.environments.get(key).or_else(|| after.and_then(|after| after.environments.get(key)));
+            let tier = known.map_or(Tier::Production, |environment| environment.tier);
             let assessed = assess(&RiskFacts::new(tier, &movement, &kinds, self.is_rehearsed()));
             let risk = Risk {
                 score: assessed.score,

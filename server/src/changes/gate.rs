@@ -6,6 +6,7 @@ use std::sync::Arc;
 use guidon_sdk::model::{Provenance, ProvenanceKind};
 
 use super::authorize::{self, Judgement, Judging, Verdict};
+use super::mint::Mint;
 use super::prepare::{Prepared, prepare};
 use super::reach::Reach;
 use super::resolve::Past;
@@ -195,7 +196,7 @@ impl ChangeService {
         let head = &mut *head;
         let (prepared, verdict) = self.judged(head, author, change, at, &past, &reach)?;
         match verdict {
-            Verdict::Propose(judgement) => Ok(propose(head, &prepared, judgement)),
+            Verdict::Propose(judgement) => Ok(propose(head.world.revision, &prepared, judgement)),
             Verdict::Apply(_) => {
                 Err(ChangeError::Unavailable { reason: "a proposal was not judged as one".to_owned() })
             }
@@ -214,47 +215,68 @@ impl ChangeService {
         past: &Past,
         reach: &BTreeMap<String, Reach>,
     ) -> Result<(Prepared, Verdict), ChangeError> {
-        check_request_edits(author, change)?;
-        check_provenance(author, change)?;
         let policies = self.policies_of(&head.world)?;
-        let environment = change.environment.as_deref();
-        authorize::may_be_looked_at(
-            &head.world,
-            author,
-            &change.project,
-            environment,
-            if change.request.is_some() { &[] } else { &change.instructions },
-            &policies,
-            at,
-        )
-        .map_err(ChangeError::Refused)?;
-        let prepared = prepare(&head.world, author, change, at, &mut *head.mint, past)?;
-        let changed: Vec<ObjectId> = prepared.entry.objects.iter().map(|changed| changed.object.clone()).collect();
-        let judging = Judging {
-            before: &head.world,
-            after: &prepared.world,
-            author,
-            project: &change.project,
-            environment,
-            instructions: &prepared.entry.instructions,
-            changed: &changed,
-            policies: &policies,
-            now: at,
-            reach,
-            movements: Default::default(),
-            rehearsed: Default::default(),
-        };
-        let request = change.request.as_ref().and_then(|id| head.world.projects.get(&change.project)?.requests.get(id));
-        let verdict = match (request, &change.proposal) {
-            (Some(request), _) => judging.verdict_of_request(request),
-            (None, None) => judging.verdict(),
-            (None, Some(_)) => match judging.verdict() {
-                Verdict::Apply(_) => judging.proposal(),
-                other => other,
-            },
-        };
-        Ok((prepared, verdict))
+        let Head { world, mint, .. } = head;
+        judge_change(&Judged { world, policies: &policies, author, change, at, past, reach }, &mut **mint)
     }
+}
+
+/// A change that is to be judged, and by what.
+pub(super) struct Judged<'a> {
+    /// The state it is made against.
+    pub(super) world: &'a World,
+    /// The policies in force there.
+    pub(super) policies: &'a PolicySet,
+    pub(super) author: &'a Author,
+    pub(super) change: &'a ChangeDraft,
+    /// When it is made, in milliseconds since 1970.
+    pub(super) at: u64,
+    pub(super) past: &'a Past,
+    pub(super) reach: &'a BTreeMap<String, Reach>,
+}
+
+/// Prepares a change and asks what is to become of it. Pure, but for what `mint` makes.
+pub(super) fn judge_change(judged: &Judged<'_>, mint: &mut dyn Mint) -> Result<(Prepared, Verdict), ChangeError> {
+    let Judged { world, policies, author, change, at, past, reach } = *judged;
+    check_request_edits(author, change)?;
+    check_provenance(author, change)?;
+    let environment = change.environment.as_deref();
+    authorize::may_be_looked_at(
+        world,
+        author,
+        &change.project,
+        environment,
+        if change.request.is_some() { &[] } else { &change.instructions },
+        policies,
+        at,
+    )
+    .map_err(ChangeError::Refused)?;
+    let prepared = prepare(world, author, change, at, mint, past)?;
+    let changed: Vec<ObjectId> = prepared.entry.objects.iter().map(|changed| changed.object.clone()).collect();
+    let judging = Judging {
+        before: world,
+        after: &prepared.world,
+        author,
+        project: &change.project,
+        environment,
+        instructions: &prepared.entry.instructions,
+        changed: &changed,
+        policies,
+        now: at,
+        reach,
+        movements: Default::default(),
+        rehearsed: Default::default(),
+    };
+    let request = change.request.as_ref().and_then(|id| world.projects.get(&change.project)?.requests.get(id));
+    let verdict = match (request, &change.proposal) {
+        (Some(request), _) => judging.verdict_of_request(request),
+        (None, None) => judging.verdict(),
+        (None, Some(_)) => match judging.verdict() {
+            Verdict::Apply(_) => judging.proposal(),
+            other => other,
+        },
+    };
+    Ok((prepared, verdict))
 }
 
 /// Refuses that an AI agent vouches for a person's having written something: who wrote it decides what counts as safe.
@@ -314,8 +336,9 @@ fn check_request_edits(author: &Author, change: &ChangeDraft) -> Result<(), Chan
     if problems.is_empty() { Ok(()) } else { Err(problems.into()) }
 }
 
-pub(super) fn propose(head: &Head, prepared: &Prepared, judgement: Judgement) -> Proposed {
+/// `base_revision`: that of the state it was judged against.
+pub(super) fn propose(base_revision: u64, prepared: &Prepared, judgement: Judgement) -> Proposed {
     let environment = prepared.entry.environment.as_deref();
     let sentences = prepared.entry.instructions.iter().map(|instruction| describe(instruction, environment));
-    Proposed { judgement, base_revision: head.world.revision, summary: sentences.collect() }
+    Proposed { judgement, base_revision, summary: sentences.collect() }
 }

@@ -152,26 +152,41 @@ impl ChangeService {
             return Err(refused("/toRevision", "flagOff", message));
         }
         let touches = self.touches(project, environment, flag, base_revision).await?;
-        let mut limit = base_revision;
+        let (mut limit, mut is_the_beginning) = (base_revision, false);
         for _ in 0..MAX_CANDIDATES {
-            let Some(touch) = touches.iter().rfind(|touch| touch.revision <= limit) else { break };
+            let Some(touch) = touches.iter().rfind(|touch| touch.revision <= limit) else {
+                is_the_beginning = base_revision <= MAX_LOOK_BACK_ENTRIES;
+                break;
+            };
             if let Some(undone_to) = touch.went_back_to {
                 limit = undone_to.min(touch.revision - 1);
                 continue;
             }
             let (then, made) = (self.past_world(touch.revision - 1).await?, self.past_world(touch.revision).await?);
-            let (Some(then), Some(made)) = (then.project(project), made.project(project)) else { break };
-            let Some(earlier) = config_in(then, environment, flag) else { break };
-            if earlier != config && moved_somebody(then, made, environment, flag) {
+            let then = then.project(project).zip(made.project(project));
+            let Some((then, made)) = then.filter(|(then, _)| config_in(then, environment, flag).is_some()) else {
+                is_the_beginning = true;
+                break;
+            };
+            let earlier = config_in(then, environment, flag);
+            if earlier != Some(config) && moved_somebody(then, made, environment, flag) {
                 return Ok(Target { to_revision: touch.revision - 1, base_revision });
             }
             limit = touch.revision - 1;
         }
+        if is_the_beginning {
+            let message = format!(
+                "there is no earlier state of \"{flag}\" in {environment} that served anybody something else; `guidon flag \
+                 off` turns it off"
+            );
+            return Err(refused("/toRevision", "nothingEarlier", message));
+        }
         let message = format!(
-            "there is no earlier state of \"{flag}\" in {environment} that served anybody something else; `guidon flag off` \
-             turns it off"
+            "no earlier state of \"{flag}\" in {environment} that served anybody something else was found within the last \
+             {MAX_LOOK_BACK_ENTRIES} entries and its last {MAX_CANDIDATES} changes, and older ones are not looked through: \
+             name the revision to go back to, or turn it off with `guidon flag off`"
         );
-        Err(refused("/toRevision", "nothingEarlier", message))
+        Err(refused("/toRevision", "notFoundInBounds", message))
     }
 
     /// The entries that changed the flag's configuration there, oldest first.

@@ -332,7 +332,7 @@ impl ChangeService {
             return Ok(Placed::Done(outcome));
         }
         if let Some(judgement) = proposed {
-            return Ok(Placed::Proposed(propose(head, &prepared, judgement)));
+            return Ok(Placed::Proposed(propose(head.world.revision, &prepared, judgement)));
         }
         prepared.entry.idempotency = idempotency;
         if !prepared.key_sets.is_empty() {

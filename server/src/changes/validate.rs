@@ -29,9 +29,9 @@ pub(crate) fn validate(draft: &Draft<'_>, resolved: &[(usize, Instruction)], pro
     for state in check.flags_that_may_be_off_otherwise().iter().filter_map(|key| project.flags.get(key)) {
         for environment in ai_where_it_is_off(draft, &state.stored) {
             let pointer = check.place_of_flag(&state.published, &format!("/environments/{environment}/offVariation"));
+            // The tier and no more: whoever sends the change need not be somebody who may know its environments.
             let message = format!(
-                "in {environment}, which is production, \"{}\" would serve an AI variation while it is off: choose an off \
-                 variation that no AI wrote",
+                "in production, \"{}\" would serve an AI variation while it is off: choose an off variation that no AI wrote",
                 state.stored.key
             );
             problems.push(Problem::new(pointer, "aiOffVariation", message));

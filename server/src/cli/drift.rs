@@ -92,8 +92,15 @@ fn of_tiers(args: &DriftArgs, api: &Api, output: &Output) -> Result<(), CliError
     for pair in answer["pairs"].as_array_mut().into_iter().flatten() {
         found += leave_out(pair, &ignored);
     }
+    let not_compared = answer["pairsLeftOut"].as_u64().unwrap_or(0);
     output.either(&answer, |output| {
-        answer["pairs"].as_array().into_iter().flatten().try_for_each(|pair| print(pair, output))
+        answer["pairs"].as_array().into_iter().flatten().try_for_each(|pair| print(pair, output))?;
+        if not_compared > 0 {
+            output.line(format!(
+                "{not_compared} more pairs of environments were not compared: --from and --to compare any two."
+            ))?;
+        }
+        Ok(())
     })?;
     if found == 0 {
         return Ok(());

@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -10,6 +9,7 @@ use guidon_sdk::model::is_valid_key;
 use serde_json::{Map, Value, json};
 
 use super::output::Output;
+use super::put_file::{Readers, put_file};
 use super::show::text;
 use super::yaml::{MAX_FILE_BYTES, write_document, yaml_files};
 use super::{Api, CliError};
@@ -64,11 +64,16 @@ pub fn run(args: &ExportArgs, api: &Api, output: &Output) -> Result<(), CliError
     let (mut written, mut same) = (Vec::new(), 0);
     for (path, content) in &files {
         let path = args.directory.join(path);
-        if fs::read(&path).is_ok_and(|there| there == content.as_bytes()) {
+        // One with persons' keys is written anew also where nothing changed: others may have been let in to read it.
+        let holds_keys = args.keys && path.extension().is_some_and(|it| it == "yaml");
+        let is_same = fs::read(&path).is_ok_and(|there| there == content.as_bytes());
+        if !is_same || holds_keys {
+            write(&path, content, holds_keys)?;
+        }
+        if is_same {
             same += 1;
             continue;
         }
-        write(&path, content)?;
         written.push(path.display().to_string());
     }
     for path in &present.stale {
@@ -217,8 +222,7 @@ fn refused(folder: &Path, foreign: &[PathBuf]) -> CliError {
 }
 
 /// Writes a file whole or not at all.
-fn write(path: &Path, content: &str) -> Result<(), CliError> {
-    let failed = |error: std::io::Error| wrong(path, &error);
+fn write(path: &Path, content: &str, holds_keys: bool) -> Result<(), CliError> {
     if u64::try_from(content.len()).unwrap_or(u64::MAX) > MAX_FILE_BYTES
         && path.extension().is_some_and(|it| it == "yaml")
     {
@@ -228,16 +232,9 @@ fn write(path: &Path, content: &str) -> Result<(), CliError> {
             path.display()
         )));
     }
-    let folder = path.parent().unwrap_or(Path::new("."));
-    fs::create_dir_all(folder).map_err(failed)?;
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let draft = folder.join(format!(".{name}.{}", std::process::id()));
-    let written = fs::File::create(&draft).and_then(|mut file| file.write_all(content.as_bytes()));
-    written.and_then(|()| fs::rename(&draft, path)).map_err(|error| {
-        // The error is what counts; a draft that stays is hidden and harmless.
-        let _ = fs::remove_file(&draft);
-        failed(error)
-    })
+    fs::create_dir_all(path.parent().unwrap_or(Path::new("."))).map_err(|error| wrong(path, &error))?;
+    let readers = if holds_keys { Readers::Owner } else { Readers::Usual };
+    put_file(path, content.as_bytes(), readers).map_err(|error| wrong(path, &error))
 }
 
 fn wrong(path: &Path, error: &std::io::Error) -> CliError {
@@ -271,7 +268,7 @@ mod tests {
     fn what_others_wrote_is_found_and_what_is_gone_too() {
         let folder = tempfile::tempdir().unwrap();
         let before = split(&json!({"flags": {"a": {"name": "A"}, "b": {}, "c": {}}})).unwrap();
-        before.iter().for_each(|(path, text)| write(&folder.path().join(path), text).unwrap());
+        before.iter().for_each(|(path, text)| write(&folder.path().join(path), text, false).unwrap());
         fs::write(folder.path().join("flags/c.yaml"), "flags: {c: {}}\n").unwrap();
         fs::write(folder.path().join("mine.yaml"), "flags: {}\n").unwrap();
         let now = split(&json!({"flags": {"a": {"name": "B"}, "c": {}}})).unwrap();

@@ -1,8 +1,7 @@
 //! `guidon plan` and `guidon apply`: configuration files, compared with the server and applied as one change.
 
-use std::fs::{self, OpenOptions};
-use std::io::{Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::fs;
+use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
@@ -11,6 +10,7 @@ use serde_json::{Value, json};
 use super::change::print_outcome;
 use super::error::Problem;
 use super::output::Output;
+use super::put_file::{Readers, put_file};
 use super::show::text;
 use super::yaml::Document;
 use super::{Api, CliError, plan_text, prompt, show};
@@ -195,8 +195,7 @@ fn save(path: &Path, api: &Api, wanted: &Wanted, plan: &Value) -> Result<(), Cli
         "counts": plan["counts"],
     });
     let wrong = |error: std::io::Error| CliError::Unexpected(format!("{}: {error}", path.display()));
-    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path).map_err(wrong)?;
-    file.write_all(format!("{content}\n").as_bytes()).map_err(wrong)
+    put_file(path, format!("{content}\n").as_bytes(), Readers::Owner).map_err(wrong)
 }
 
 fn saved(path: &Path, api: &Api) -> Result<Wanted, CliError> {

@@ -131,9 +131,9 @@ pub fn config_path() -> PathBuf {
     if let Some(path) = std::env::var_os("GUIDON_PROFILES") {
         return path.into();
     }
-    let base = std::env::var_os("XDG_CONFIG_HOME")
-        .map(PathBuf::from)
-        .or_else(|| std::env::var_os("HOME").map(|home| PathBuf::from(home).join(".config")))
-        .unwrap_or_default();
+    let named = |variable: &str| std::env::var_os(variable).filter(|path| !path.is_empty()).map(PathBuf::from);
+    // Without a home, as in a container, it is the root's: never the folder that somebody happens to stand in.
+    let home = || named("HOME").unwrap_or_else(|| PathBuf::from("/")).join(".config");
+    let base = named("XDG_CONFIG_HOME").unwrap_or_else(home);
     base.join("guidon").join("config.toml")
 }

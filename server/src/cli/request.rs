@@ -315,16 +315,20 @@ fn print_step(outcome: &Value, output: &Output) -> Result<(), CliError> {
             output.line(text(sentence))?;
         }
         let request = &outcome["request"];
-        output.line(format!("{} is {}{}.", text(&request["id"]), text(&request["state"]), still_needed(request)))?;
+        output.line(format!("{} {}.", text(&request["id"]), standing(request)))?;
         how_to_go_on(request, output)
     })
 }
 
-fn still_needed(request: &Value) -> String {
+/// How a request stands, in words: `is in review: 1 of 2 approvals`.
+fn standing(request: &Value) -> String {
     let (given, needed) = (&request["validApprovals"], &request["content"]["needed"]);
     match (request["state"].as_str(), given.as_u64(), needed.as_u64()) {
-        (Some("review"), Some(given), Some(needed)) => format!(" ({given} of {needed} approvals)"),
-        _ => String::new(),
+        (Some("draft"), ..) => "is a draft".to_owned(),
+        (Some("review"), Some(given), Some(1)) => format!("is in review: {given} of 1 approval"),
+        (Some("review"), Some(given), Some(needed)) => format!("is in review: {given} of {needed} approvals"),
+        (Some("review"), ..) => "is in review".to_owned(),
+        _ => format!("is {}", text(&request["state"])),
     }
 }
 

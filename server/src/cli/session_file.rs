@@ -1,14 +1,14 @@
 //! The sessions of this user, by server: `session.toml` beside the profile file, readable by its owner only.
 
 use std::collections::BTreeMap;
-use std::io::Write;
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use super::CliError;
 use super::profile::config_path;
+use super::put_file::{Readers, put_file};
 use crate::clock::{Clock, SystemClock};
 
 /// One session.
@@ -79,13 +79,7 @@ fn write(path: &Path, text: &str) -> std::io::Result<()> {
     if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
-    let part = path.with_extension(format!("toml.{}", std::process::id()));
-    // What a command that was ended left there may belong to others.
-    let _ = std::fs::remove_file(&part);
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&part)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    std::fs::rename(&part, path)
+    put_file(path, text.as_bytes(), Readers::Owner)
 }
 
 #[cfg(test)]

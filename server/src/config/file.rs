@@ -12,12 +12,10 @@ use clap::{Arg, Args, Command};
 use toml::de::{DeTable, DeValue};
 
 use super::{Config, ConfigError, SECRETS};
+use crate::spelling::nearest;
 
 /// Largest configuration file, in bytes.
 pub const MAX_FILE_BYTES: u64 = 1 << 20;
-
-/// How like a known name an unknown one has to be for the known one to be offered; 1 is the same.
-const LIKENESS: f64 = 0.75;
 
 /// Something in the configuration file that is not as it has to be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -159,7 +157,7 @@ impl Reading<'_> {
             match value.get_ref() {
                 DeValue::Table(table) if sections.contains(&&**section) => self.section(section, table),
                 DeValue::Table(_) => {
-                    let hint = nearest(section, sections.iter().copied());
+                    let hint = nearest(section, &sections);
                     let hint = hint.map_or_else(
                         || format!("; the sections are {}", sections.join(", ")),
                         |near| format!("; did you mean [{near}]?"),
@@ -206,9 +204,10 @@ impl Reading<'_> {
                 secret.section, secret.variable
             );
         }
-        let here = self.known.iter().filter(|known| known.section == section).map(|known| &*known.key);
-        let all = self.known.iter().map(|known| &*known.key);
-        let near = nearest(key, here).or_else(|| nearest(key, all));
+        let keys = |of: &dyn Fn(&Known) -> bool| -> Vec<&str> {
+            self.known.iter().filter(|known| of(known)).map(|known| &*known.key).collect()
+        };
+        let near = nearest(key, &keys(&|known| known.section == section)).or_else(|| nearest(key, &keys(&|_| true)));
         let hint = near.and_then(|near| self.known.iter().find(|known| known.key == near));
         match hint {
             Some(known) if known.section == section => format!("there is no {key}; did you mean {}?", known.key),
@@ -274,12 +273,6 @@ fn accepts(known: &Known, value: &str) -> Result<(), String> {
         _ => "the option does not take it".to_owned(),
     };
     Err(format!("{value:?} is refused: {reason}"))
-}
-
-fn nearest<'a>(word: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
-    let scored = known.map(|candidate| (strsim::normalized_damerau_levenshtein(word, candidate), candidate));
-    let (score, near) = scored.max_by(|left, right| left.0.total_cmp(&right.0))?;
-    (score > LIKENESS).then_some(near)
 }
 
 #[cfg(test)]

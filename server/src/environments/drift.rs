@@ -17,6 +17,8 @@ use crate::state::{Project, SegmentState};
 
 /// Most pairs of environments that are compared at once.
 pub const MAX_PAIRS: usize = 100;
+/// Most differences of a pair that are listed; all are counted.
+pub const MAX_LISTED: usize = 500;
 
 /// What kind of difference it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
@@ -84,65 +86,84 @@ pub struct DriftPair {
     pub to: String,
     /// Its tier.
     pub to_tier: Tier,
-    /// What differs.
-    pub differences: Vec<Drifted>,
-}
-
-impl DriftPair {
     /// How many differences there are of each kind.
-    #[must_use]
-    pub fn counts(&self) -> BTreeMap<&'static str, usize> {
-        let count = |kind| self.differences.iter().filter(|drifted| drifted.kind == kind).count();
-        DriftKind::ALL.into_iter().map(|kind| (kind.as_str(), count(kind))).collect()
-    }
+    pub counts: BTreeMap<DriftKind, usize>,
+    /// The first [`MAX_LISTED`] of them.
+    pub differences: Vec<Drifted>,
+    /// How many more there are.
+    pub left_out: usize,
 }
 
-/// The environments that are compared: each with those of the next tier that has any. At most [`MAX_PAIRS`].
+/// The environments that are compared, each with those of the next tier that has any.
+#[derive(Debug, Default)]
+pub struct Pairs<'a> {
+    /// At most [`MAX_PAIRS`].
+    pub compared: Vec<(&'a Environment, &'a Environment)>,
+    /// How many more there are.
+    pub left_out: usize,
+}
+
+/// The environments to compare, of those that `seen` lets through.
 #[must_use]
-pub fn pairs<'a>(project: &'a Project, seen: &dyn Fn(&str) -> bool) -> Vec<(&'a Environment, &'a Environment)> {
+pub fn pairs<'a>(project: &'a Project, seen: &dyn Fn(&str) -> bool) -> Pairs<'a> {
     let mut tiers: BTreeMap<Tier, Vec<&Environment>> = BTreeMap::new();
     for environment in project.environments.values().filter(|environment| seen(&environment.key)) {
         tiers.entry(environment.tier).or_default().push(environment);
     }
     let tiers: Vec<Vec<&Environment>> = tiers.into_values().collect();
     let steps = tiers.iter().zip(tiers.iter().skip(1));
+    let all: usize = steps.clone().map(|(lower, upper)| lower.len() * upper.len()).sum();
     let pairs = steps.flat_map(|(lower, upper)| lower.iter().flat_map(|from| upper.iter().map(|to| (*from, *to))));
-    pairs.take(MAX_PAIRS).collect()
+    let compared: Vec<_> = pairs.take(MAX_PAIRS).collect();
+    Pairs { left_out: all - compared.len(), compared }
 }
 
 /// What differs between two environments of a project.
 #[must_use]
 pub fn compare(project: &Project, from: &Environment, to: &Environment) -> DriftPair {
-    let mut differences = Vec::new();
+    let mut pair = DriftPair {
+        from: from.key.clone(),
+        from_tier: from.tier,
+        to: to.key.clone(),
+        to_tier: to.tier,
+        counts: DriftKind::ALL.into_iter().map(|kind| (kind, 0)).collect(),
+        differences: Vec::new(),
+        left_out: 0,
+    };
     for flag in project.flags.values().map(|state| &state.published).filter(|flag| !flag.archived) {
         let configs = flag.environments.get(&from.key).zip(flag.environments.get(&to.key));
         let Some((left, right)) = configs.filter(|(left, right)| left != right) else { continue };
-        let mut found = Found { flag: Some(&flag.key), segment: None, differences: &mut differences };
+        let mut found = Found { flag: Some(&flag.key), segment: None, pair: &mut pair };
         found.serving(left, right, (&from.key, &to.key));
     }
     let keys: BTreeSet<&String> =
         project.segments.keys().filter(|(of, _)| *of == from.key || *of == to.key).map(|(_, key)| key).collect();
     for key in keys {
         let (left, right) = (project.segment(&from.key, key), project.segment(&to.key, key));
-        let mut found = Found { flag: None, segment: Some(key), differences: &mut differences };
+        let mut found = Found { flag: None, segment: Some(key), pair: &mut pair };
         found.segment(left.map(|state| &**state), right.map(|state| &**state), (&from.key, &to.key));
     }
-    DriftPair { from: from.key.clone(), from_tier: from.tier, to: to.key.clone(), to_tier: to.tier, differences }
+    pair
 }
 
 struct Found<'a> {
     flag: Option<&'a str>,
     segment: Option<&'a str>,
-    differences: &'a mut Vec<Drifted>,
+    pair: &'a mut DriftPair,
 }
 
 impl Found<'_> {
     fn add(&mut self, kind: DriftKind, path: &str, from: Option<Value>, to: Option<Value>, text: String) {
+        *self.pair.counts.entry(kind).or_default() += 1;
+        if self.pair.differences.len() >= MAX_LISTED {
+            self.pair.left_out += 1;
+            return;
+        }
         let (section, key) = match (self.flag, self.segment) {
             (Some(flag), _) => ("flags", flag),
             (None, segment) => ("segments", segment.unwrap_or_default()),
         };
-        self.differences.push(Drifted {
+        self.pair.differences.push(Drifted {
             kind,
             path: format!("/{section}/{}{path}", pointer_part(key)),
             flag: self.flag.map(str::to_owned),

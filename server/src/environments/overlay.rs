@@ -202,19 +202,14 @@ fn serve(document: &ServeDocument, standing: Option<&Serve>) -> Serve {
 }
 
 fn rules(standing: &[Rule], wanted: &[RuleDocument], at: &str, faults: &mut Faults<'_>) -> Vec<Rule> {
-    let looks: Vec<Look<'_>> = wanted
-        .iter()
-        .map(|rule| Look { id: rule.id.as_deref(), description: &rule.description, clauses: &rule.clauses })
-        .collect();
-    let known: Vec<Known<'_>> = standing
-        .iter()
-        .map(|rule| Known { id: &rule.id, description: &rule.description, clauses: &rule.clauses })
-        .collect();
+    let looks = wanted.iter().map(|rule| Look::of(&rule.id, &rule.description, &rule.clauses));
+    let known =
+        standing.iter().map(|rule| Known { id: &rule.id, description: &rule.description, clauses: &rule.clauses });
     let serves_alike = |wanted_at: usize, standing_at: usize| {
         let (Some(wanted), Some(standing)) = (wanted.get(wanted_at), standing.get(standing_at)) else { return false };
         serve(&wanted.serve, Some(&standing.serve)) == standing.serve
     };
-    let matched = match_rules(&looks, &known, &serves_alike);
+    let matched = match_rules(looks, known, &serves_alike);
     let mut made = Vec::with_capacity(wanted.len());
     for (index, (document, found)) in wanted.iter().zip(matched).enumerate() {
         let found = found.and_then(|place| standing.get(place));
@@ -236,6 +231,12 @@ struct Look<'a> {
     clauses: &'a [ClauseDocument],
 }
 
+impl<'a> Look<'a> {
+    fn of(id: &'a Option<String>, description: &'a str, clauses: &'a [ClauseDocument]) -> Self {
+        Self { id: id.as_deref(), description, clauses }
+    }
+}
+
 /// A standing rule, as far as it is compared.
 struct Known<'a> {
     id: &'a str,
@@ -245,11 +246,12 @@ struct Known<'a> {
 
 /// Which standing rule each rule of a document is: by id, else of the same content, else of the same clauses, else at the same
 /// place. No standing rule is two.
-fn match_rules(
-    wanted: &[Look<'_>],
-    standing: &[Known<'_>],
+fn match_rules<'a>(
+    wanted: impl Iterator<Item = Look<'a>>,
+    standing: impl Iterator<Item = Known<'a>>,
     serves_alike: &dyn Fn(usize, usize) -> bool,
 ) -> Vec<Option<usize>> {
+    let (wanted, standing): (Vec<_>, Vec<_>) = (wanted.collect(), standing.collect());
     let mut matched: Vec<Option<usize>> = vec![None; wanted.len()];
     let mut taken = vec![false; standing.len()];
     let mut round = |is_it: &dyn Fn(usize, &Look<'_>, usize, &Known<'_>) -> bool| {
@@ -346,15 +348,10 @@ fn segment_rules(
     at: &str,
     faults: &mut Faults<'_>,
 ) -> Vec<SegmentRule> {
-    let looks: Vec<Look<'_>> = wanted
-        .iter()
-        .map(|rule| Look { id: rule.id.as_deref(), description: &rule.description, clauses: &rule.clauses })
-        .collect();
-    let known: Vec<Known<'_>> = standing
-        .iter()
-        .map(|rule| Known { id: &rule.id, description: &rule.description, clauses: &rule.clauses })
-        .collect();
-    let matched = match_rules(&looks, &known, &|_, _| true);
+    let looks = wanted.iter().map(|rule| Look::of(&rule.id, &rule.description, &rule.clauses));
+    let known =
+        standing.iter().map(|rule| Known { id: &rule.id, description: &rule.description, clauses: &rule.clauses });
+    let matched = match_rules(looks, known, &|_, _| true);
     let mut made = Vec::with_capacity(wanted.len());
     for (index, (document, found)) in wanted.iter().zip(matched).enumerate() {
         let found = found.and_then(|place| standing.get(place));

@@ -26,6 +26,9 @@ pub const MAX_PLAN_PROBLEMS: usize = 200;
 /// Most problems that are searched for what was meant: that takes all keys of the project each time.
 const MAX_HINTS: usize = 30;
 
+/// What is wrong where the author of a document may not look.
+const OUT_OF_SIGHT: &str = "outOfSight";
+
 /// What a plan is made with.
 pub struct PlanOptions<'a> {
     /// Whether unmanaged flags are archived, and unmanaged segments deleted.
@@ -328,6 +331,15 @@ impl Planning<'_> {
         let values = if said { schema::check_values(wanted) } else { Vec::new() };
         let mut problems: Vec<Problem> = Vec::new();
         for (pointer, code, message) in found.chain(values) {
+            if self.is_out_of_sight(&pointer) {
+                // That something is wrong there has to be said, what there is does not.
+                if problems.iter().all(|known| known.code != OUT_OF_SIGHT) {
+                    let message = "an environment that you may not read still needs what this takes away, such as a \
+                                   variation that it refers to: leave that as it is, or have somebody do it who may read all";
+                    problems.push(Problem::new(root.clone(), OUT_OF_SIGHT, message));
+                }
+                continue;
+            }
             let place = place_in_document(&pointer, wanted, document);
             let message = if self.plan.problems.len() + problems.len() < MAX_HINTS {
                 Known { flag: wanted, expected: &self.expected }.hint(&code, &pointer, message)
@@ -337,6 +349,13 @@ impl Planning<'_> {
             problems.push(Problem::new(format!("{root}{place}"), code, message));
         }
         self.plan.problems.extend(problems);
+    }
+
+    /// Whether a place in a flag's definition is in an environment that may not be looked at.
+    fn is_out_of_sight(&self, pointer: &str) -> bool {
+        let of = pointer.strip_prefix("/environments/").and_then(|rest| rest.split('/').next());
+        of.map(|part| part.replace("~1", "/").replace("~0", "~"))
+            .is_some_and(|key| !(self.seen)(&key) && !self.new_environments.contains(&key))
     }
 
     /// Puts everything in order.

@@ -1,6 +1,6 @@
 //! What a plan takes away: flags that the document archives, and what is in no document, if it is to be pruned. Pure.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use guidon_sdk::model::Flag;
 
@@ -29,8 +29,9 @@ pub(super) fn retire(planning: &mut Planning<'_>, document: &Document, prune: bo
         planning.plan.problems.push(Problem::new(at, "required", required(key.1)));
     }
     archive_in_order(planning, &order, &asked);
+    let retired: BTreeSet<String> = order.into_iter().collect();
     for key in unmanaged {
-        let pruned = order.contains(&key);
+        let pruned = retired.contains(&key);
         planning.plan.unmanaged.push(Unmanaged {
             path: format!("/flags/{}", pointer_part(&key)),
             segment: None,
@@ -40,7 +41,7 @@ pub(super) fn retire(planning: &mut Planning<'_>, document: &Document, prune: bo
             flag: Some(key),
         });
     }
-    retire_segments(planning, document, prune, &order.iter().cloned().collect());
+    retire_segments(planning, document, prune, &retired);
 }
 
 fn required(by: &str) -> String {
@@ -68,18 +69,25 @@ fn order_of(planning: &Planning<'_>, going: &BTreeSet<String>) -> (Vec<String>, 
             }
         }
     }
+    // How many still require each, and what each requires: a flag is free once nothing that stays requires it.
+    let mut left: BTreeMap<&str, usize> = going.iter().map(|key| (key.as_str(), 0)).collect();
+    let mut requires: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (key, by) in &required_by {
+        left.insert(key, by.len());
+        by.iter().for_each(|dependent| requires.entry(dependent).or_default().push(key));
+    }
+    let mut free: VecDeque<&str> = left.iter().filter(|(_, count)| **count == 0).map(|(key, _)| *key).collect();
     let (mut order, mut gone): (Vec<String>, BTreeSet<&str>) = Default::default();
-    loop {
-        let free = |key: &&String| {
-            let dependents = required_by.get(key.as_str());
-            !gone.contains(key.as_str()) && dependents.is_none_or(|keys| keys.iter().all(|key| gone.contains(key)))
-        };
-        let next: Vec<&String> = going.iter().filter(free).collect();
-        if next.is_empty() {
-            break;
+    while let Some(key) = free.pop_front() {
+        gone.insert(key);
+        order.push(key.to_owned());
+        for required in requires.get(key).into_iter().flatten() {
+            let Some(count) = left.get_mut(required) else { continue };
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                free.push_back(required);
+            }
         }
-        gone.extend(next.iter().map(|key| key.as_str()));
-        order.extend(next.into_iter().cloned());
     }
     let mut stuck = BTreeMap::new();
     for key in going.iter().filter(|key| !gone.contains(key.as_str())) {
@@ -103,8 +111,8 @@ fn archive_in_order(planning: &mut Planning<'_>, order: &[String], asked: &BTree
         differences.about.flag = Some(key.clone());
         differences.add("", Some(serde_json::json!({"archived": false})), None, "in no document: archived");
     }
-    let place = |instruction: &Instruction| order.iter().position(|key| instruction.flag() == Some(key));
-    archiving.sort_by_key(|edit| place(&edit.instruction));
+    let places: HashMap<&str, usize> = order.iter().enumerate().map(|(place, key)| (key.as_str(), place)).collect();
+    archiving.sort_by_key(|edit| edit.instruction.flag().and_then(|key| places.get(key)));
     planning.edits.extend(archiving);
 }
 

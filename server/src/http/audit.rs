@@ -52,64 +52,79 @@ impl AuditDoor {
     }
 }
 
-/// Which records.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-pub struct RecordsQuery {
-    /// Only what this person, service account or AI agent did or approved: an id, or an account's name.
-    person: Option<String>,
-    /// Only about the flag of this key.
-    flag: Option<String>,
-    /// Only about the environment of this key. What all environments share concerns each of them.
-    environment: Option<String>,
-    /// Only about environments of this tier: development, testing, staging or production.
-    tier: Option<String>,
-    /// Only of this kind: `change`, `refusal`, `signIn`, a kind of event or a kind of instruction.
-    kind: Option<String>,
-    /// Only about the project of this key.
-    project: Option<String>,
-    /// Only from this time on: RFC 3339, or milliseconds since 1970.
-    from: Option<String>,
-    /// Only up to this time: RFC 3339, or milliseconds since 1970.
-    to: Option<String>,
-    /// Only emergency changes that nobody has reviewed yet.
-    needs_review: Option<bool>,
-    /// `newestFirst`, which it is if left out, or `oldestFirst`.
-    order: Option<String>,
-    /// Most records to answer: 1 to 1,000, 100 by default.
-    limit: Option<usize>,
-    /// `next` of the page before.
-    after: Option<String>,
+/// A query that begins with the parameters of a filter, and goes on with those of its own.
+macro_rules! filtered_query {
+    ($(#[$about:meta])* $name:ident { $($(#[$doc:meta])* $field:ident: $kind:ty,)* }) => {
+        $(#[$about])*
+        #[derive(Debug, Deserialize, utoipa::IntoParams)]
+        #[serde(deny_unknown_fields, rename_all = "camelCase")]
+        #[into_params(parameter_in = Query)]
+        pub struct $name {
+            /// Only what this person, service account or AI agent did or approved: an id, or an account's name.
+            person: Option<String>,
+            /// Only about the flag of this key.
+            flag: Option<String>,
+            /// Only about the environment of this key. What all environments share concerns each of them.
+            environment: Option<String>,
+            /// Only about environments of this tier: development, testing, staging or production.
+            tier: Option<String>,
+            /// Only of this kind: `change`, `refusal`, `signIn`, a kind of event or a kind of instruction.
+            kind: Option<String>,
+            /// Only about the project of this key.
+            project: Option<String>,
+            /// Only from this time on: RFC 3339, or milliseconds since 1970.
+            from: Option<String>,
+            /// Only up to this time: RFC 3339, or milliseconds since 1970.
+            to: Option<String>,
+            /// Only emergency changes that nobody has reviewed yet.
+            needs_review: Option<bool>,
+            $($(#[$doc])* $field: $kind,)*
+        }
+
+        impl $name {
+            fn filter(&self, api: &Api, faults: &mut Faults) -> Filter {
+                let person = self.person.as_deref().map(|person| api.person_id(person)).transpose();
+                Filter {
+                    person: faults.take("person", person).flatten(),
+                    flag: self.flag.clone(),
+                    environment: self.environment.clone(),
+                    tier: faults.take("tier", self.tier.as_deref().map(tier).transpose()).flatten(),
+                    kind: faults.take("kind", self.kind.as_deref().map(str::parse).transpose()).flatten(),
+                    project: self.project.clone(),
+                    needs_review: self.needs_review.unwrap_or(false),
+                    from: faults.take("from", self.from.as_deref().map(parse_time).transpose()).flatten(),
+                    to: faults.take("to", self.to.as_deref().map(parse_time).transpose()).flatten(),
+                }
+            }
+        }
+    };
 }
 
-/// What to export.
-#[derive(Debug, Deserialize, utoipa::IntoParams)]
-#[serde(deny_unknown_fields, rename_all = "camelCase")]
-#[into_params(parameter_in = Query)]
-pub struct ExportQuery {
-    /// `ndjson`, which it is if left out, or `csv`.
-    format: Option<String>,
-    /// Only what this person, service account or AI agent did or approved: an id, or an account's name.
-    person: Option<String>,
-    /// Only about the flag of this key.
-    flag: Option<String>,
-    /// Only about the environment of this key. What all environments share concerns each of them.
-    environment: Option<String>,
-    /// Only about environments of this tier: development, testing, staging or production.
-    tier: Option<String>,
-    /// Only of this kind: `change`, `refusal`, `signIn`, a kind of event or a kind of instruction.
-    kind: Option<String>,
-    /// Only about the project of this key.
-    project: Option<String>,
-    /// Only from this time on: RFC 3339, or milliseconds since 1970.
-    from: Option<String>,
-    /// Only up to this time: RFC 3339, or milliseconds since 1970.
-    to: Option<String>,
-    /// Only emergency changes that nobody has reviewed yet.
-    needs_review: Option<bool>,
-    /// `oldestFirst`, which it is if left out, or `newestFirst`.
-    order: Option<String>,
+filtered_query! {
+    /// Which records.
+    RecordsQuery {
+        /// `newestFirst`, which it is if left out, or `oldestFirst`.
+        order: Option<String>,
+        /// Most records to answer: 1 to 1,000, 100 by default.
+        limit: Option<usize>,
+        /// `next` of the page before.
+        after: Option<String>,
+    }
+}
+
+filtered_query! {
+    /// What to export.
+    ExportQuery {
+        /// `ndjson`, which it is if left out, or `csv`.
+        format: Option<String>,
+        /// `oldestFirst`, which it is if left out, or `newestFirst`.
+        order: Option<String>,
+    }
+}
+
+fn tier(text: &str) -> Result<Tier, String> {
+    let named = Tier::ALL.into_iter().find(|tier| tier.as_str() == text);
+    named.ok_or_else(|| format!("{text:?} is none of development, testing, staging and production"))
 }
 
 /// The operations, for the API's description.
@@ -135,18 +150,7 @@ pub async fn list_records(State(api): State<Api>, Query(query): Query<RecordsQue
     let mut faults = Faults::default();
     let cursor = faults.take("after", query.after.as_deref().map(str::parse).transpose());
     let order = faults.take("order", order(query.order.as_deref(), Order::NewestFirst));
-    let asked = Asked {
-        person: query.person,
-        flag: query.flag,
-        environment: query.environment,
-        tier: query.tier,
-        kind: query.kind,
-        project: query.project,
-        from: query.from,
-        to: query.to,
-        needs_review: query.needs_review,
-    };
-    let filter = asked.filter(&api, &mut faults);
+    let filter = query.filter(&api, &mut faults);
     faults.none()?;
     let query = AuditQuery { filter, order: order.unwrap_or_default(), cursor: cursor.flatten(), limit };
     let page = api.audit_door.trail.page(&query).await.map_err(unreadable)?;
@@ -234,18 +238,7 @@ pub async fn export_records(
     };
     let format = faults.take("format", format);
     let order = faults.take("order", order(query.order.as_deref(), Order::OldestFirst));
-    let asked = Asked {
-        person: query.person,
-        flag: query.flag,
-        environment: query.environment,
-        tier: query.tier,
-        kind: query.kind,
-        project: query.project,
-        from: query.from,
-        to: query.to,
-        needs_review: query.needs_review,
-    };
-    let filter = asked.filter(&api, &mut faults);
+    let filter = query.filter(&api, &mut faults);
     faults.none()?;
     let (order, format) = (order.unwrap_or(Order::OldestFirst), format.unwrap_or(ExportFormat::Ndjson));
     let (media, name) = match format {
@@ -280,39 +273,6 @@ pub async fn export_records(
     let headers =
         [(CONTENT_TYPE, media.to_owned()), (CONTENT_DISPOSITION, format!("attachment; filename=\"audit.{name}\""))];
     Ok((headers, Body::from_stream(rest)).into_response())
-}
-
-/// A filter as it is asked for.
-struct Asked {
-    person: Option<String>,
-    flag: Option<String>,
-    environment: Option<String>,
-    tier: Option<String>,
-    kind: Option<String>,
-    project: Option<String>,
-    from: Option<String>,
-    to: Option<String>,
-    needs_review: Option<bool>,
-}
-
-impl Asked {
-    fn filter(self, api: &Api, faults: &mut Faults) -> Filter {
-        let tier = |text: &str| {
-            let named = Tier::ALL.into_iter().find(|tier| tier.as_str() == text);
-            named.ok_or_else(|| format!("{text:?} is none of development, testing, staging and production"))
-        };
-        Filter {
-            person: faults.take("person", self.person.map(|person| api.person_id(&person)).transpose()).flatten(),
-            flag: self.flag,
-            environment: self.environment,
-            tier: faults.take("tier", self.tier.as_deref().map(tier).transpose()).flatten(),
-            kind: faults.take("kind", self.kind.as_deref().map(str::parse).transpose()).flatten(),
-            project: self.project,
-            needs_review: self.needs_review.unwrap_or(false),
-            from: faults.take("from", self.from.as_deref().map(parse_time).transpose()).flatten(),
-            to: faults.take("to", self.to.as_deref().map(parse_time).transpose()).flatten(),
-        }
-    }
 }
 
 /// What is wrong with a query, gathered.

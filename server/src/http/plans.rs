@@ -6,6 +6,7 @@ mod promote;
 mod read;
 pub(super) mod schema;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use axum::extract::State;
@@ -21,7 +22,7 @@ use super::guard::Sight;
 use super::parameters::Path;
 use super::problem::{Code, Fault, Problem};
 use super::shown::hide_values;
-use super::write::{JsonBody, Write, invalid};
+use super::write::{Write, invalid};
 use crate::changes::{Author, ChangeDraft, ChangeError, ChangeOutcome, IdempotencyKey};
 use crate::environments::document::Document;
 use crate::environments::plan::{Plan, PlanOptions, plan};
@@ -92,14 +93,14 @@ struct ApplyBody {
 pub async fn create_plan(
     State(api): State<Api>,
     Path(project): Path<String>,
-    axum::Extension(caller): axum::Extension<super::auth::Caller>,
     axum::Extension(sight): axum::Extension<Sight>,
-    body: JsonBody,
+    // It changes nothing, and costs as much as what does: it counts towards the same limit.
+    Write { body, author, .. }: Write,
 ) -> Result<Json<Value>, Problem> {
     let PlanBody { document, prune, base_revision } = body.read()?;
-    let planned = plan_document(&api, &caller.author, &project, sight, &document, prune).await?;
-    let since = since(&api, &caller.author, &planned, base_revision).await?;
-    show(&api, &caller.author, planned.facts(), since).await.map(Json)
+    let planned = plan_document(&api, &author, &project, sight, &document, prune).await?;
+    let since = since(&api, &author, &planned, base_revision).await?;
+    show(&api, &author, planned.facts(), since).await.map(Json)
 }
 
 /// Makes the project what a document says, as one change.
@@ -119,12 +120,13 @@ pub async fn apply_document(
     let ApplyBody { document, prune, base_revision, comment, commit, dry_run } = write.body.read()?;
     let sight = sight_of_writer(&api, &write.author, &project)?;
     let planned = plan_document(&api, &write.author, &project, sight, &document, prune).await?;
+    let base_revision = checked_base(base_revision, planned.revision)?;
     if !api.changes.is_repeat(&write.author, write.idempotency.as_ref())
-        && let Some(conflict) = conflict(&api, &planned, base_revision).await?
+        && let Some(conflict) = conflict(&api, &project, planned.revision, base_revision, &planned.touched()).await?
     {
         return Err(refusal(&api, &write.author, &project, conflict));
     }
-    let touched = Touched { document: Some(planned.document), prune };
+    let touched = planned.touched();
     let draft = ChangeDraft {
         project,
         comment: if comment.is_empty() { "Applied from files".to_owned() } else { comment },
@@ -150,35 +152,52 @@ impl Planned {
     }
 
     fn touched(&self) -> Touched {
-        Touched { document: Some(Arc::clone(&self.document)), prune: self.prune }
+        Touched::Document { document: Arc::clone(&self.document), prune: self.prune }
     }
 }
 
-/// What a document speaks of, or all that a change names if there is none.
-pub(super) struct Touched {
-    pub(super) document: Option<Arc<Document>>,
-    pub(super) prune: bool,
+/// What a plan speaks of: a change of anything else since is none of its business.
+pub(super) enum Touched {
+    /// What a document says something about.
+    Document { document: Arc<Document>, prune: bool },
+    /// Flags (all, if none are named) and segments in the two environments of a promotion.
+    Promotion { ends: [String; 2], flags: Option<Vec<String>>, segments: BTreeSet<String> },
 }
 
 impl Touched {
     fn is_touched(&self, object: &ObjectId) -> bool {
-        let Some(document) = &self.document else { return true };
-        let flag = |key: &String| document.flags.as_ref().and_then(|flags| flags.get(key));
-        let prunes_flags = self.prune && document.flags.is_some();
-        match object {
-            ObjectId::Environment(key) => {
-                document.environments.as_ref().is_some_and(|environments| environments.contains_key(key))
+        match self {
+            Self::Document { document, prune } => in_document(document, *prune, object),
+            Self::Promotion { ends, flags, segments } => {
+                let is_flag = |key: &String| flags.as_ref().is_none_or(|flags| flags.contains(key));
+                match object {
+                    ObjectId::Environment(key) => ends.contains(key),
+                    ObjectId::Flag(key) => is_flag(key),
+                    ObjectId::FlagEnvironment(environment, key) => ends.contains(environment) && is_flag(key),
+                    ObjectId::Segment(environment, key) => ends.contains(environment) && segments.contains(key),
+                    _ => false,
+                }
             }
-            ObjectId::Flag(key) => prunes_flags || flag(key).is_some(),
-            ObjectId::FlagEnvironment(environment, key) => {
-                flag(key).is_some_and(|flag| flag.environments.contains_key(environment))
-            }
-            ObjectId::Segment(environment, key) => {
-                let here = document.segments.as_ref().and_then(|segments| segments.get(environment));
-                here.is_some_and(|segments| self.prune || segments.contains_key(key))
-            }
-            _ => false,
         }
+    }
+}
+
+fn in_document(document: &Document, prune: bool, object: &ObjectId) -> bool {
+    let flag = |key: &String| document.flags.as_ref().and_then(|flags| flags.get(key));
+    let prunes_flags = prune && document.flags.is_some();
+    match object {
+        ObjectId::Environment(key) => {
+            document.environments.as_ref().is_some_and(|environments| environments.contains_key(key))
+        }
+        ObjectId::Flag(key) => prunes_flags || flag(key).is_some(),
+        ObjectId::FlagEnvironment(environment, key) => {
+            flag(key).is_some_and(|flag| flag.environments.contains_key(environment))
+        }
+        ObjectId::Segment(environment, key) => {
+            let here = document.segments.as_ref().and_then(|segments| segments.get(environment));
+            here.is_some_and(|segments| prune || segments.contains_key(key))
+        }
+        _ => false,
     }
 }
 
@@ -190,6 +209,11 @@ pub(super) fn sight_of_writer(api: &Api, author: &Author, project: &str) -> Resu
         api.allow(author, Action::ReadConfiguration, &api.place(project, ""), true)?;
     }
     Ok(sight)
+}
+
+/// Has work that takes a while done where it keeps nobody waiting.
+async fn aside<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {
+    tokio::task::spawn_blocking(work).await.map_err(Problem::internal)
 }
 
 /// Reads a document and plans it; all that is wrong is one problem.
@@ -207,10 +231,8 @@ async fn plan_document(
     check_sight(api, author, &state, &document, &sight)?;
     let document = Arc::new(document);
     let (of, asked) = (Arc::clone(&state), Arc::clone(&document));
-    let planning = tokio::task::spawn_blocking(move || {
-        plan(&of, &asked, &PlanOptions { prune, seen: &|environment| sight.sees(environment) })
-    });
-    let planned = planning.await.map_err(Problem::internal)?;
+    let planned =
+        aside(move || plan(&of, &asked, &PlanOptions { prune, seen: &|environment| sight.sees(environment) })).await?;
     let problems = planned.problems.iter().cloned().map(|problem| {
         let fault = Fault::from(problem);
         Fault { pointer: format!("/document{}", fault.pointer), ..fault }
@@ -293,12 +315,16 @@ fn checked_base(base: Option<u64>, revision: u64) -> Result<Option<u64>, Problem
 }
 
 /// The conflict with what was changed since an earlier plan was made.
-async fn conflict(api: &Api, planned: &Planned, base: Option<u64>) -> Result<Option<ChangeError>, Problem> {
-    let revision = planned.revision;
-    let Some(expected) = checked_base(base, revision)?.filter(|base| *base < revision) else { return Ok(None) };
-    let touched = planned.touched();
+pub(super) async fn conflict(
+    api: &Api,
+    project: &str,
+    revision: u64,
+    base: Option<u64>,
+    touched: &Touched,
+) -> Result<Option<ChangeError>, Problem> {
+    let Some(expected) = base.filter(|base| *base < revision) else { return Ok(None) };
     let is_touched = |object: &ObjectId| touched.is_touched(object);
-    let found = api.changes.entries_since(expected, &planned.project.key, &is_touched).await.map_err(Problem::from)?;
+    let found = api.changes.entries_since(expected, project, &is_touched).await.map_err(Problem::from)?;
     Ok(match found {
         Some(entries) if entries.is_empty() => None,
         found => Some(ChangeError::Conflict { expected, revision, entries: found.unwrap_or_default() }),
@@ -328,13 +354,15 @@ pub(super) async fn carry_out(
             let is_touched = |object: &ObjectId| touched.is_touched(object);
             let found = api.changes.entries_since(revision, &project, &is_touched).await.map_err(Problem::from)?;
             match found {
-                Some(entries) if !entries.is_empty() => {
+                Some(entries) if entries.is_empty() => Err(answer::in_document(problem, &plan, "/document")),
+                // None: so much was changed meanwhile that it is not looked through.
+                found => {
+                    let entries = found.unwrap_or_default();
                     // The last of them need not be durable, and so in sight, yet.
                     let newest = entries.iter().map(|entry| entry.revision).fold(api.world().revision, u64::max);
                     let error = ChangeError::Conflict { expected: revision, revision: newest, entries };
                     Err(refusal(api, &author, &project, error))
                 }
-                _ => Err(answer::in_document(problem, &plan, "/document")),
             }
         }
         Err(problem) => Err(problem),

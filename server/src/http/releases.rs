@@ -97,9 +97,8 @@ fn state_filter(wanted: Option<&str>) -> Result<impl Fn(ReleaseState) -> bool, P
     let state = match wanted {
         None | Some("active") => None,
         Some(word) => Some(serde_json::from_value::<ReleaseState>(json!(word)).map_err(|_| {
-            let detail = format!(
-                "{word:?} is no state of a release: active, running, paused, completed, aborted or rolledBack"
-            );
+            let detail =
+                format!("{word:?} is no state of a release: active, running, paused, completed, aborted or rolledBack");
             invalid(vec![Fault::new("", "invalidParameter", detail)])
         })?),
     };
@@ -135,8 +134,12 @@ pub async fn show_release_report(
     let (state, release) = find(&api, &project, &environment, &flag)?;
     let entries = entries_of(&api, &project, &release).await?;
     let live = api.releases.live(&project, &environment, &flag);
-    let mut incidents: Vec<Incident> =
-        state.incidents.values().filter(|incident| incident.release == release.id).map(|it| Incident::clone(it)).collect();
+    let mut incidents: Vec<Incident> = state
+        .incidents
+        .values()
+        .filter(|incident| incident.release == release.id)
+        .map(|it| Incident::clone(it))
+        .collect();
     incidents.sort_by_key(|incident| incident.opened_revision);
     let report = Report::new(&release, live, entries.iter().map(|entry| &**entry), incidents);
     let mut shown = json!(report);
@@ -234,7 +237,9 @@ fn view(api: &Api, project: &Project, release: &Release) -> Value {
     let live = || api.releases.live(&project.key, &release.environment, &release.flag);
     shown["live"] = if release.state.is_active() { json!(live()) } else { Value::Null };
     let open = project.open_incidents(&release.environment, &release.flag);
-    shown["openIncidents"] = open.map(|incident| json!({"id": incident.id, "kind": incident.kind, "locks": incident.kind.locks()})).collect();
+    shown["openIncidents"] = open
+        .map(|incident| json!({"id": incident.id, "kind": incident.kind, "locks": incident.kind.locks()}))
+        .collect();
     // What times are told against: the reader's clock may be another.
     shown["at"] = api.clock.now_ms().into();
     shown

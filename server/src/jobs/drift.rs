@@ -1,6 +1,8 @@
-//! Compares the environments of every project with one another, and says on `/metrics` how far they have drifted apart.
+//! Compares the environments of every project with one another, and says on `/metrics` how far the tiers have drifted apart.
+//!
+//! `/metrics` is open to everybody who reaches the server: it names tiers, never projects or environments. Those are in the log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,20 +14,21 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use super::Job;
 use crate::changes::ChangeService;
-use crate::environments::drift::{DriftKind, compare, pairs};
-use crate::state::{Project, World};
+use crate::environments::drift::{compare, pairs};
+use crate::state::World;
 use crate::telemetry::Metrics;
 
 /// How often, in milliseconds.
 const EVERY_MS: u64 = 60 * 1_000;
-/// Most pairs of environments, of all projects, that are told of: each has a series for every kind.
+/// Most pairs of environments, of all projects, that are compared: since when each differs is kept.
 const MAX_PAIRS: usize = 500;
 
 /// The job.
 pub struct Drift {
     changes: Arc<ChangeService>,
-    differences: Family<DriftLabels, Gauge>,
-    began: Family<DriftLabels, Gauge>,
+    differences: Family<TierLabels, Gauge>,
+    began: Family<TierLabels, Gauge>,
+    left_out: Gauge,
     next: AtomicU64,
     seen: Mutex<Seen>,
 }
@@ -35,80 +38,106 @@ pub struct Drift {
 struct Seen {
     revision: Option<u64>,
     /// Since when there have been differences.
-    began: BTreeMap<DriftLabels, u64>,
+    began: BTreeMap<Place, u64>,
 }
 
-#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
-struct DriftLabels {
+/// What may differ: something of a kind, between two environments.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Place {
     project: String,
     from: String,
     to: String,
+    tiers: TierLabels,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct TierLabels {
+    from_tier: &'static str,
+    to_tier: &'static str,
     kind: &'static str,
+}
+
+#[derive(Default)]
+struct Counts {
+    /// How many differences there are in each place.
+    found: BTreeMap<Place, usize>,
+    /// Pairs of environments that were not compared.
+    left_out: usize,
 }
 
 impl Drift {
     /// The job over the state of `changes`, which tells what it finds through `metrics`.
     #[must_use]
     pub fn new(changes: Arc<ChangeService>, metrics: &Metrics) -> Self {
-        let (differences, began) = (Family::<DriftLabels, Gauge>::default(), Family::<DriftLabels, Gauge>::default());
+        let (differences, began) = (Family::<TierLabels, Gauge>::default(), Family::<TierLabels, Gauge>::default());
+        let left_out = Gauge::default();
         metrics.register(|registry| {
-            let help = "Differences between an environment and one of the next tier";
+            let help = "Differences between environments of a tier and of the next, over all projects";
             registry.register("drift_differences", help, differences.clone());
             let help =
-                "Since when this server has seen those differences, in seconds since 1970; 0 where there are none";
+                "Since when this server has seen the oldest of them, in seconds since 1970; 0 where there are none";
             registry.register("drift_began_seconds", help, began.clone());
+            let help = "Pairs of environments that were not compared, since there are too many";
+            registry.register("drift_pairs_left_out", help, left_out.clone());
         });
-        Self { changes, differences, began, next: AtomicU64::new(0), seen: Mutex::default() }
+        Self { changes, differences, began, left_out, next: AtomicU64::new(0), seen: Mutex::default() }
     }
 
     /// Takes note of what was found at `now`.
-    fn note(&self, world: &World, found: BTreeMap<DriftLabels, usize>, now: u64) {
+    fn note(&self, world: &World, counts: Counts, now: u64) {
         let mut seen = self.seen.lock();
         seen.revision = Some(world.revision);
-        // Projects and environments that are gone leave no series behind.
-        self.differences.clear();
-        self.began.clear();
         let mut began = BTreeMap::new();
-        for (labels, count) in found {
-            let count = i64::try_from(count).unwrap_or(i64::MAX);
-            let since = (count > 0).then(|| seen.began.get(&labels).copied().unwrap_or(now));
-            if since == Some(now) {
-                let DriftLabels { project, from, to, kind } = &labels;
-                tracing::info!(project, from, to, kind, count, "environments have drifted apart");
+        let mut totals: BTreeMap<TierLabels, (usize, Option<u64>)> = BTreeMap::new();
+        for (place, count) in counts.found {
+            let (total, oldest) = totals.entry(place.tiers.clone()).or_default();
+            *total += count;
+            if count == 0 {
+                continue;
             }
-            self.differences.get_or_create(&labels).set(count);
-            self.began.get_or_create(&labels).set(since.map_or(0, |since| i64::try_from(since / 1_000).unwrap_or(0)));
-            if let Some(since) = since {
-                began.insert(labels, since);
+            let since = seen.began.get(&place).copied().unwrap_or(now);
+            if since == now {
+                let Place { project, from, to, tiers } = &place;
+                tracing::info!(project, from, to, kind = tiers.kind, count, "environments have drifted apart");
             }
+            *oldest = Some(oldest.map_or(since, |oldest| oldest.min(since)));
+            began.insert(place, since);
         }
         seen.began = began;
+        // Tiers that have no environments any more leave no series behind.
+        self.differences.clear();
+        self.began.clear();
+        for (labels, (total, oldest)) in totals {
+            self.differences.get_or_create(&labels).set(i64::try_from(total).unwrap_or(i64::MAX));
+            let since = i64::try_from(oldest.unwrap_or(0) / 1_000).unwrap_or(0);
+            self.began.get_or_create(&labels).set(since);
+        }
+        self.left_out.set(i64::try_from(counts.left_out).unwrap_or(i64::MAX));
     }
 }
 
 /// How many differences there are of each kind.
-fn count(world: &World) -> BTreeMap<DriftLabels, usize> {
-    let all = |project: &Arc<Project>| project.environments.keys().cloned().collect::<BTreeSet<_>>();
-    let mut found = BTreeMap::new();
+fn count(world: &World) -> Counts {
+    let mut counts = Counts::default();
     let mut room = MAX_PAIRS;
     for project in world.projects.values() {
-        let environments = all(project);
-        for (from, to) in pairs(project, &|key| environments.contains(key)).into_iter().take(room) {
+        let pairs = pairs(project, &|_| true);
+        counts.left_out += pairs.left_out + pairs.compared.len().saturating_sub(room);
+        for (from, to) in pairs.compared.into_iter().take(room) {
             room -= 1;
-            let pair = compare(project, from, to);
-            let counts = pair.counts();
-            for kind in DriftKind::ALL {
-                let labels = DriftLabels {
+            for (kind, count) in compare(project, from, to).counts {
+                let (from_tier, to_tier) = (from.tier.as_str(), to.tier.as_str());
+                let place = Place {
                     project: project.key.clone(),
                     from: from.key.clone(),
                     to: to.key.clone(),
-                    kind: kind.as_str(),
+                    tiers: TierLabels { from_tier, to_tier, kind: kind.as_str() },
                 };
-                found.insert(labels, counts.get(kind.as_str()).copied().unwrap_or_default());
+                counts.found.insert(place, count);
             }
         }
     }
-    found
+    counts
 }
 
 impl Job for Drift {
@@ -150,9 +179,7 @@ mod tests {
         server.submit(json!([engine_flag("engine")])).await.unwrap();
         job.tick(START_MS).await;
         let line = |name: &str, value: u64| {
-            format!(
-                "guidon_{name}{{project=\"default\",from=\"development\",to=\"testing\",kind=\"serving\"}} {value}\n"
-            )
+            format!("guidon_{name}{{from_tier=\"development\",to_tier=\"testing\",kind=\"serving\"}} {value}\n")
         };
         assert!(metrics.encode().contains(&line("drift_differences", 0)), "{}", metrics.encode());
         server.submit(json!([{"kind": "turnFlagOn", "flag": "engine"}])).await.unwrap();
@@ -160,6 +187,8 @@ mod tests {
         assert!(metrics.encode().contains(&line("drift_differences", 0)), "once a minute");
         job.tick(START_MS + 60_000).await;
         let text = metrics.encode();
+        assert!(!text.contains("default"), "no project is named where no credential is asked for: {text}");
+        assert!(text.contains("guidon_drift_pairs_left_out 0\n"), "{text}");
         assert!(text.contains(&line("drift_differences", 1)), "{text}");
         assert!(text.contains(&line("drift_began_seconds", START_MS / 1_000 + 60)), "{text}");
         server.submit(json!([{"kind": "updateFlag", "flag": "engine", "name": "E"}])).await.unwrap();

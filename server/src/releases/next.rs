@@ -226,3 +226,7 @@ fn evidence(decision: Option<&Decision>, seen: &Seen<'_>) -> Value {
     }
     json!({"sample": seen.sample, "leftOut": "the decision's numbers are larger than an entry may hold"})
 }
+
+#[cfg(test)]
+#[path = "next_tests.rs"]
+pub(super) mod tests;

@@ -313,11 +313,11 @@ impl ReleaseEngine {
             Ok(outcome) => {
                 tracing::info!(flag = release.flag, environment = release.environment, kind, "a release went on");
                 let instructions = outcome.entry.iter().flat_map(|entry| &entry.instructions);
-                let opened = instructions.filter_map(|it| match it.edit() {
+                let mut opened = instructions.filter_map(|it| match it.edit() {
                     Instruction::Release(edit) => edit.incident().map(str::to_owned),
                     _ => None,
                 });
-                if let (Some(case), Some(incident), Some(healer)) = (due.case, opened.last(), &self.parts.healer) {
+                if let (Some(case), Some(incident), Some(healer)) = (due.case, opened.next_back(), &self.parts.healer) {
                     healer.take(Case { incident, ..case });
                 }
             }

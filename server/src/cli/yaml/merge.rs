@@ -7,11 +7,10 @@ use serde_json::{Value, json};
 use super::folder::{self, Sources};
 use super::{Content, Entry, Node, Place, Problems};
 use crate::cli::CliError;
+use crate::spelling::nearest;
 
 /// The parts of a document, and how many levels of keys below each name a thing that stands in one file.
 const PARTS: [(&str, usize); 3] = [("environments", 1), ("flags", 1), ("segments", 2)];
-/// Least likeness of a key to one that is known, to be taken for it.
-const LIKENESS: f64 = 0.7;
 
 /// Several files as one document, with the place of everything.
 #[derive(Debug)]
@@ -48,9 +47,8 @@ pub fn merge(trees: Vec<Node>, sources: Sources) -> Document {
 }
 
 fn unknown(key: &str) -> String {
-    let nearest = PARTS.iter().map(|(name, _)| (strsim::jaro_winkler(key, name), *name));
-    match nearest.max_by(|a, b| a.0.total_cmp(&b.0)).filter(|(likeness, _)| *likeness >= LIKENESS) {
-        Some((_, name)) => format!("there is no part `{key}`; `{name}` is probably meant"),
+    match nearest(key, &PARTS.map(|(name, _)| name)) {
+        Some(name) => format!("there is no part `{key}`; `{name}` is probably meant"),
         None => format!("there is no part `{key}`; a file holds `environments`, `flags` and `segments`"),
     }
 }

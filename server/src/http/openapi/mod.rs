@@ -13,8 +13,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     Api, accounts, assignments, audit, backup, changes, connections, drills, environments, exchange, explain, flags,
-    instances, issuers, journal, plans, policies, principals, privacy, projects, releases, requests, revert, roles, sdk,
-    sdk_keys, segments, session, sessions, status, tokens, webhooks,
+    instances, issuers, journal, plans, policies, principals, privacy, projects, releases, requests, revert, roles,
+    sdk, sdk_keys, segments, session, sessions, status, tokens, webhooks,
 };
 
 /// Path of the document.

@@ -1,5 +1,7 @@
 //! The project as a document.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use serde::Deserialize;
@@ -10,6 +12,7 @@ use super::super::auth::Caller;
 use super::super::guard::Sight;
 use super::super::parameters::{Path, Query};
 use super::super::problem::Problem;
+use super::aside;
 use crate::audit::{Event, EventKind};
 use crate::environments::{ExportOptions, export};
 use crate::policy::Action;
@@ -51,13 +54,12 @@ pub async fn export_documents(
             return Err(Problem::not_found("environment", environment));
         }
     }
-    let wanted = |environment: &str| {
-        let asked = named.as_ref().is_none_or(|named| named.iter().any(|key| key == environment));
-        asked && sight.sees(environment)
-    };
+    let asked = |key: &String| named.as_ref().is_none_or(|named| named.contains(key));
+    let wanted: BTreeSet<String> =
+        project.environments.keys().filter(|key| sight.sees(key) && asked(key)).cloned().collect();
     let options = ExportOptions { keys: query.keys.unwrap_or(false), allocations: query.allocations.unwrap_or(false) };
     if options.keys {
-        for environment in project.environments.keys().filter(|key| wanted(key)) {
+        for environment in &wanted {
             api.allow(&caller.author, Action::ExportConfiguration, &api.place(&key, environment), false)?;
         }
         let author = &caller.author;
@@ -69,9 +71,10 @@ pub async fn export_documents(
             ..Event::new(api.clock.now_ms(), EventKind::Exported, author.origin_id.clone())
         });
     }
-    Ok(Json(json!({
-        "project": key,
-        "revision": world.revision,
-        "document": export(&project, options, &wanted),
-    })))
+    let revision = world.revision;
+    let exported = aside(move || {
+        let document = export(&project, options, &|environment| wanted.contains(environment));
+        json!({"project": key, "revision": revision, "document": document})
+    });
+    exported.await.map(Json)
 }

@@ -1,5 +1,8 @@
 //! One environment made like another, and what differs between them.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -8,16 +11,18 @@ use serde_json::{Value, json};
 
 use super::super::Api;
 use super::super::auth::Caller;
+use super::super::changes::refusal;
 use super::super::guard::Sight;
 use super::super::parameters::{Path, Query};
 use super::super::problem::{Code, Fault, Problem};
 use super::super::shown::hide_values;
 use super::super::write::{Write, invalid};
 use super::answer::{Facts, show};
-use super::{Touched, carry_out, sight_of_writer, wrong};
+use super::{Touched, aside, carry_out, conflict, sight_of_writer, wrong};
 use crate::changes::{Author, ChangeDraft};
-use crate::environments::drift::{compare, pairs};
+use crate::environments::drift::{Pairs, compare, pairs};
 use crate::environments::promote::{Promotion, promote};
+use crate::flags::segments_of;
 use crate::policy::Action;
 use crate::state::Project;
 
@@ -67,8 +72,14 @@ pub async fn promote_flags(State(api): State<Api>, Path(key): Path<String>, writ
     if body.from == body.to {
         return Err(invalid(vec![Fault::new("/to", "same", "an environment is promoted to another one")]));
     }
-    let promotion = Promotion { from: &body.from, to: &body.to, flags: body.flags.as_deref(), targets: body.targets };
-    let plan = promote(&project, promotion);
+    let of = Arc::clone(&project);
+    let (body, plan) = aside(move || {
+        let promotion =
+            Promotion { from: &body.from, to: &body.to, flags: body.flags.as_deref(), targets: body.targets };
+        let plan = promote(&of, promotion);
+        (body, plan)
+    })
+    .await?;
     if !plan.problems.is_empty() {
         return Err(wrong(plan.problems.into_iter().map(Fault::from).collect()));
     }
@@ -76,6 +87,11 @@ pub async fn promote_flags(State(api): State<Api>, Path(key): Path<String>, writ
         let facts = Facts { project: &project, revision: world.revision, plan: &plan, pointer: "" };
         return show(&api, &write.author, facts, None).await.map(|shown| Json(shown).into_response());
     }
+    let touched = Touched::Promotion {
+        segments: named_segments(&project, &body.from, body.flags.as_deref()),
+        ends: [body.from.clone(), body.to.clone()],
+        flags: body.flags.clone(),
+    };
     let comment = if body.comment.is_empty() {
         let what = body.flags.as_ref().map_or_else(|| "all flags".to_owned(), |flags| shortly(flags));
         format!("Promote {what} from {} to {}", body.from, body.to)
@@ -89,8 +105,20 @@ pub async fn promote_flags(State(api): State<Api>, Path(key): Path<String>, writ
         expected_revision: body.expected_revision,
         ..ChangeDraft::default()
     };
-    let touched = Touched { document: None, prune: false };
+    if !api.changes.is_repeat(&write.author, write.idempotency.as_ref())
+        && let Some(conflict) =
+            conflict(&api, &draft.project, world.revision, draft.expected_revision, &touched).await?
+    {
+        return Err(refusal(&api, &write.author, &draft.project, conflict));
+    }
     carry_out(&api, write.author, write.idempotency, draft, (plan, world.revision), &touched).await
+}
+
+/// Keys of the segments that these flags (or all) refer to in an environment.
+fn named_segments(project: &Project, environment: &str, flags: Option<&[String]>) -> BTreeSet<String> {
+    let promoted = project.flags.values().filter(|flag| flags.is_none_or(|keys| keys.contains(&flag.published.key)));
+    let configs = promoted.filter_map(|flag| flag.published.environments.get(environment));
+    configs.flat_map(segments_of).map(str::to_owned).collect()
 }
 
 /// The first few keys.
@@ -138,31 +166,37 @@ pub async fn show_drift(
 ) -> Result<Json<Value>, Problem> {
     let world = api.world();
     let project = world.project(&key).cloned().ok_or_else(|| Problem::not_found("project", &key))?;
-    let compared = match (&query.from, &query.to) {
-        (None, None) => pairs(&project, &|environment| sight.sees(environment)),
+    let named = match (query.from, query.to) {
+        (None, None) => None,
         (Some(from), Some(to)) => {
-            let mut named = Vec::new();
-            for environment in [from, to] {
+            for environment in [&from, &to] {
                 check_named(&api, &caller.author, &project, environment, &sight)?;
-                named.extend(project.environments.get(environment).map(|known| &**known));
             }
-            named.first().copied().zip(named.get(1).copied()).into_iter().collect()
+            Some((from, to))
         }
         _ => {
             let fault = Fault::new("", "invalidParameter", "name both `from` and `to`, or neither");
             return Err(invalid(vec![fault]));
         }
     };
-    let shown = compared.into_iter().map(|(from, to)| {
-        let pair = compare(&project, from, to);
-        let blind = [&from.key, &to.key].into_iter().any(|key| api.is_blind(&caller.author, &project.key, key));
-        let mut shown = json!(pair);
-        shown["counts"] = json!(pair.counts());
-        if blind {
-            hide_values(&mut shown);
-        }
-        shown
+    let revision = world.revision;
+    let shown = aside(move || {
+        let found = match &named {
+            None => pairs(&project, &|environment| sight.sees(environment)),
+            Some((from, to)) => {
+                let ends = project.environments.get(from).zip(project.environments.get(to));
+                Pairs { compared: ends.map(|(from, to)| (&**from, &**to)).into_iter().collect(), left_out: 0 }
+            }
+        };
+        let compared = found.compared.into_iter().map(|(from, to)| {
+            let mut shown = json!(compare(&project, from, to));
+            if [&from.key, &to.key].into_iter().any(|key| api.is_blind(&caller.author, &project.key, key)) {
+                hide_values(&mut shown);
+            }
+            shown
+        });
+        let compared: Vec<Value> = compared.collect();
+        json!({"revision": revision, "pairs": compared, "pairsLeftOut": found.left_out})
     });
-    let shown: Vec<Value> = shown.collect();
-    Ok(Json(json!({"revision": world.revision, "pairs": shown})))
+    shown.await.map(Json)
 }
