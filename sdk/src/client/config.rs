@@ -10,8 +10,10 @@ use super::breaker::BreakerSettings;
 use super::connection::{Connector, TcpConnector, Transport};
 use super::endpoint::{ConfigError, Endpoint, tls_connector};
 use super::hook::Hook;
+use super::host::HostHook;
 use super::sync::SyncSettings;
 use super::{Client, ConnectError, start};
+use crate::measure::HostReading;
 use crate::protocol::{Hello, PROTOCOL_VERSION};
 
 /// Most exposures that may wait to be sent, unless the builder says otherwise.
@@ -38,6 +40,7 @@ pub struct ClientBuilder {
     allow_plaintext: bool,
     connector: Arc<dyn Connector>,
     pub(super) hooks: Vec<Arc<dyn Hook>>,
+    pub(super) host_hook: Option<HostHook>,
 }
 
 /// How exposures are recorded and sent.
@@ -99,6 +102,7 @@ impl ClientBuilder {
             allow_plaintext: false,
             connector: Arc::new(TcpConnector),
             hooks: Vec::new(),
+            host_hook: None,
         }
     }
 
@@ -260,6 +264,14 @@ impl ClientBuilder {
     /// Adds a hook, which sees every evaluation. Hooks run in the order they were added.
     pub fn hook(mut self, hook: impl Hook) -> Self {
         self.hooks.push(Arc::new(hook));
+        self
+    }
+
+    /// Asks `hook` once a second how the host does, and sends it to the server with what was measured. It is called on the
+    /// client's task while the websocket is up, so it must not wait for anything; if it panics, that is logged.
+    /// [`process_readings`](super::process_readings) is one that is ready. Default: none.
+    pub fn host_readings(mut self, hook: impl Fn() -> HostReading + Send + Sync + 'static) -> Self {
+        self.host_hook = Some(Arc::new(hook));
         self
     }
 

@@ -16,10 +16,12 @@ use super::changed::Touched;
 use super::config::ExposureSettings;
 use super::connection::{BoxFuture, Incoming, Socket, Transport, TransportError};
 use super::exposures::Outbox;
+use super::host::{self, HostHook};
 use super::shared::{Shared, State, Status};
 use super::sync::{Action, Event, Link, OpenFailure, PollOutcome, SyncMachine};
 use super::uploads::Uploads;
 use super::windows::ledger::Ledger;
+use crate::measure::HostReading;
 use crate::protocol::{ClientMessage, Exposure, ServerMessage, SnapshotBody};
 use crate::snapshot::{ApplyError, Snapshot};
 
@@ -58,6 +60,7 @@ pub(super) struct Driver {
     queue: mpsc::Receiver<Exposure>,
     control: mpsc::UnboundedReceiver<Control>,
     keeper: Option<Arc<Keeper>>,
+    host_hook: Option<HostHook>,
     socket: Option<Socket>,
     opening: Pending<Result<Socket, OpenFailure>>,
     poll: Pending<PollOutcome>,
@@ -85,6 +88,7 @@ pub(super) struct Parts {
     pub(super) queue: mpsc::Receiver<Exposure>,
     pub(super) control: mpsc::UnboundedReceiver<Control>,
     pub(super) keeper: Option<Arc<Keeper>>,
+    pub(super) host_hook: Option<HostHook>,
     pub(super) settings: ExposureSettings,
 }
 
@@ -104,6 +108,7 @@ impl Driver {
             queue: parts.queue,
             control: parts.control,
             keeper: parts.keeper,
+            host_hook: parts.host_hook,
             socket: None,
             opening: None,
             poll: None,
@@ -126,7 +131,7 @@ impl Driver {
                 biased;
                 control = self.control.recv() => match control {
                     Some(Control::Flush(done)) => {
-                        self.close_seconds(u64::MAX);
+                        self.close_seconds(u64::MAX, None);
                         self.flushes.push((shared.recorder.queued(), done));
                     }
                     Some(Control::Close(done)) => {
@@ -181,17 +186,19 @@ impl Driver {
         };
         let present = timeline.second(now);
         self.next_second = timeline.end_of(present);
-        self.close_seconds(present);
+        // A reading that could not be sent at once says nothing of the host when it comes.
+        let host = self.host_hook.as_ref().filter(|_| self.sync.link() == Link::Websocket).and_then(host::read);
+        self.close_seconds(present, host);
         self.send_metrics();
     }
 
-    /// Makes batches of what was counted in the seconds before `before`.
-    fn close_seconds(&mut self, before: u64) {
+    /// Makes batches of what was counted in the seconds before `before`, and how the host does.
+    fn close_seconds(&mut self, before: u64, host: Option<HostReading>) {
         let Some(windows) = &self.shared.windows else { return };
         self.ledger.add(windows.take());
         let rows = self.ledger.close(before);
         let present = windows.timeline.second(Instant::now());
-        self.uploads.add(present, rows, self.ledger.take_dropped(), None);
+        self.uploads.add(present, rows, self.ledger.take_dropped(), host);
     }
 
     fn send_metrics(&mut self) {

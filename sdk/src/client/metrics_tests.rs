@@ -1,11 +1,14 @@
 //! What is measured, on its way to a server that the test plays. Time is paused.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use serde_json::json;
 
-use super::Client;
 use super::fake_server::{FakeServer, Peer};
+use super::{Client, ClientBuilder};
+use crate::measure::{HostReading, MetricsBatch};
 use crate::model::Context;
 use crate::protocol::{ClientMessage, Directive, ServerMessage};
 
@@ -29,7 +32,12 @@ fn snapshot(revision: &str, variation: &str, release: serde_json::Value) -> Stri
 }
 
 async fn start(server: &mut FakeServer, snapshot: &str) -> (Client, Peer) {
-    let connecting = tokio::spawn(server.builder().exposures(false).connect());
+    let builder = server.builder();
+    start_by(server, builder, snapshot).await
+}
+
+async fn start_by(server: &mut FakeServer, builder: ClientBuilder, snapshot: &str) -> (Client, Peer) {
+    let connecting = tokio::spawn(builder.exposures(false).connect());
     let mut peer = server.accept().await;
     peer.hello().await;
     peer.welcome_metrics(0, 10).await;
@@ -80,6 +88,44 @@ async fn a_second_of_calls_is_a_batch_and_sent_again_until_merged() {
     client.flush(LONG).await.unwrap();
     let next = peer.metrics().await;
     assert_eq!((next.batch, next.rows[0].count), (2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn cpu_time_and_sums_of_any_size_arrive() {
+    let mut server = FakeServer::new();
+    let release = json!({"treatment": "ai", "control": "base", "cpu": true});
+    let (client, mut peer) = start(&mut server, &snapshot("h:3", "base", release)).await;
+    client.track("bytes", &Context::new("u"), 1e9);
+    run(&client, "u", false).await;
+    client.flush(LONG).await.unwrap();
+    let batch = peer.metrics().await;
+    let bytes = batch.rows.iter().find(|row| row.metric == "bytes").unwrap();
+    assert_eq!((bytes.values.mean(), bytes.values.sum_squares), (Some(1e9), 10_u128.pow(30)));
+    let cpu = batch.rows.iter().find(|row| row.metric == "cpu");
+    let told = cpu.map(|row| (&*row.flag, &*row.variation, row.values.count, row.revision));
+    assert_eq!(told, cfg!(target_os = "linux").then_some(("f", "base", 1, 3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_host_is_read_once_a_second_and_never_late() {
+    let mut server = FakeServer::new();
+    let read = Arc::new(AtomicU64::new(0));
+    let counter = Arc::clone(&read);
+    let builder = server.builder().host_readings(move || {
+        let number = counter.fetch_add(1, Ordering::Relaxed);
+        HostReading { queue_depth: Some(number as f64), ..HostReading::default() }
+    });
+    let (_client, mut peer) = start_by(&mut server, builder, &snapshot("h:3", "ai", json!(null))).await;
+    let (first, second) = (peer.metrics().await, peer.metrics().await);
+    let depth = |batch: &MetricsBatch| batch.host.unwrap().queue_depth.unwrap();
+    assert_eq!((depth(&second), second.rows.len()), (depth(&first) + 1.0, 0));
+    assert!((950..=1050).contains(&(second.at - first.at)), "{} {}", first.at, second.at);
+    server.set_down(true);
+    drop(peer);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let before = read.load(Ordering::Relaxed);
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(read.load(Ordering::Relaxed), before, "nobody is there to be told");
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,6 +51,7 @@ pub(super) async fn connect(mut builder: ClientBuilder) -> Result<Client, Connec
         queue,
         control: receiver,
         keeper: keeper.clone(),
+        host_hook: builder.host_hook,
         settings: builder.exposures,
     });
     tokio::spawn(driver.run());

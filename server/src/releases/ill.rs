@@ -127,6 +127,7 @@ mod tests {
             control: arm(20 * calls, 0),
             host: None,
             heard: 0,
+            epoch: 0,
         }
     }
 

@@ -45,6 +45,9 @@ pub trait Connections: Send + Sync + 'static {
 
     /// Replaces the directives of an instance.
     fn direct(&self, project: &str, environment: &str, instance: &str, directives: &[Directive]);
+
+    /// Since when an instance is connected, in milliseconds since 1970; none if it is not.
+    fn connected_since(&self, project: &str, environment: &str, instance: &str) -> Option<u64>;
 }
 
 /// Answers the queries of external guardrails.

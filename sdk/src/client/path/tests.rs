@@ -18,6 +18,15 @@ fn client(variation: &str) -> (Client, mpsc::Receiver<Exposure>) {
 
 /// As [`client`], with a circuit breaker.
 fn client_with(variation: &str, breaker: Option<BreakerSettings>) -> (Client, mpsc::Receiver<Exposure>) {
+    client_of(variation, breaker, serde_json::Value::Null)
+}
+
+/// As [`client_with`], with what a release asks.
+fn client_of(
+    variation: &str,
+    breaker: Option<BreakerSettings>,
+    release: serde_json::Value,
+) -> (Client, mpsc::Receiver<Exposure>) {
     let flag = serde_json::from_value(serde_json::json!({
         "key": "f", "kind": "string",
         "variations": [
@@ -26,6 +35,7 @@ fn client_with(variation: &str, breaker: Option<BreakerSettings>) -> (Client, mp
             {"key": "base", "value": "base", "provenance": {"by": "human"}},
         ],
         "config": {"on": true, "offVariation": "old", "fallthrough": {"variation": variation}},
+        "release": release,
     }))
     .unwrap();
     let revision = Revision { history: "h".to_owned(), number: 3 };
@@ -188,4 +198,81 @@ fn a_panic_in_a_probe_and_a_dropped_probe_do_not_leave_the_breaker_stuck() {
         assert_eq!(fail(), "human");
     }
     assert_eq!(client.breakers()[0].skipped, 1);
+}
+
+/// Rows of what was counted: metric, variation, and the sum of the values in milliseconds.
+fn cpu_rows(client: &Client) -> Vec<(String, String, f64)> {
+    let mut ledger = crate::client::windows::ledger::Ledger::default();
+    ledger.add(client.inner.shared.windows.as_ref().unwrap().take());
+    let mut rows = ledger.close(u64::MAX);
+    rows.retain(|row| row.metric == crate::measure::CPU_METRIC);
+    let sum = |row: &crate::measure::MetricRow| row.values.mean().unwrap() * row.values.count as f64 / 1e3;
+    rows.into_iter().map(|row| (row.metric.clone(), row.variation.clone(), sum(&row))).collect()
+}
+
+#[cfg(target_os = "linux")]
+const CPU: Duration = Duration::from_millis(20);
+
+/// Takes this much CPU time of the thread.
+#[cfg(target_os = "linux")]
+fn burn(time: Duration) {
+    let began = crate::client::cpu::thread_time().unwrap();
+    while crate::client::cpu::thread_time().unwrap() - began < time {
+        std::hint::spin_loop();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn cpu_time_of_either_path_and_of_a_fallback_is_counted_when_a_release_asks() {
+    let ai = |fails: bool| {
+        burn(CPU);
+        std::thread::sleep(CPU);
+        if fails { Err(()) } else { Ok("AI") }
+    };
+    let baseline = || {
+        burn(CPU);
+        "human"
+    };
+    for (variation, fails, laps) in [("ai", false, 1.0), ("ai", true, 2.0), ("base", false, 1.0)] {
+        let asked = serde_json::json!({"treatment": "ai", "control": "base", "cpu": true});
+        let (client, _exposures) = client_of(variation, None, asked);
+        let context = Context::new("u");
+        client.path("f", &context).ai(|| ai(fails)).baseline(baseline).run();
+        // Each future is polled twice; what others do between counts for nobody.
+        let other = async {
+            burn(CPU);
+            tokio::task::yield_now().await;
+            burn(CPU);
+        };
+        let halves = async || {
+            burn(CPU / 2);
+            tokio::task::yield_now().await;
+            burn(CPU / 2);
+        };
+        let path = client.path("f", &context).timeout(Duration::from_secs(5));
+        let path = path.ai(async || {
+            halves().await;
+            if fails { Err(()) } else { Ok("AI") }
+        });
+        let path = path.baseline(async || {
+            halves().await;
+            "human"
+        });
+        tokio::join!(path.run_async(), other);
+        let rows = cpu_rows(&client);
+        assert!(rows.iter().all(|row| row.1 == variation), "{rows:?}");
+        let sum: f64 = rows.iter().map(|row| row.2).sum();
+        let least = 2.0 * laps * 20.0;
+        assert!(sum >= least && sum < least * 1.2, "{variation} {fails}: {sum} ms, not {least}");
+    }
+}
+
+#[test]
+fn cpu_time_that_no_release_asks_for_is_not_counted() {
+    for release in [serde_json::Value::Null, serde_json::json!({"treatment": "ai", "control": "base"})] {
+        let (client, _exposures) = client_of("ai", None, release);
+        client.path("f", &Context::new("u")).ai(|| ok("AI")).baseline(|| "human").run();
+        assert!(cpu_rows(&client).is_empty());
+    }
 }
