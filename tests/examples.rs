@@ -71,3 +71,46 @@ fn environments_as_code_go_to_production_and_back_in_order() {
     assert_eq!(by_hand.matches("(exit code 0)").count(), 2, "and gone:\n{printed}");
     assert!(back.contains("copy.yaml:4:") && back.contains("(exit code 6)"), "{printed}");
 }
+
+/// The two releases of `progressive-rollout`, with steps of three seconds: one goes to everybody, one is taken back and locked.
+#[test]
+fn progressive_rollout_completes_and_then_takes_itself_back() {
+    let binaries = binary().parent().expect("a folder of binaries");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/progressive-rollout/run");
+    let output = Command::new(script).arg("--short").env("GUIDON_BINARIES", binaries).output().expect("the script");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+
+    let (healthy, bad) = printed.split_once("\n# The next build").expect("a second release");
+    assert!(healthy.contains("(exit code 0)"), "{printed}\n{errors}");
+    assert!(bad.contains("(exit code 11)"), "{printed}\n{errors}");
+    let seconds = bad.split_once("to the last in any instance: ").and_then(|(_, rest)| rest.split(' ').next());
+    let seconds: f64 = seconds.and_then(|seconds| seconds.parse().ok()).expect("a time");
+    // Machines that run tests are busy; the benchmark `safety` measures.
+    assert!(seconds < 20.0, "{printed}\n{errors}");
+    assert!(bad.contains("guidon incident close inc-"), "{printed}\n{errors}");
+}
+
+/// The switches of `blue-green`, under load: there, back, there again, and no request fails.
+#[test]
+fn blue_green_switches_and_no_request_fails() {
+    let binaries = binary().parent().expect("a folder of binaries");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/blue-green/run");
+    let output = Command::new(script).env("GUIDON_BINARIES", binaries).output().expect("the script");
+    let (printed, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(output.status.success(), "{printed}\n{errors}");
+
+    let asked: Vec<&str> =
+        printed.lines().filter_map(|line| line.split_once(" is answered by ")).map(|(_, by)| by).collect();
+    assert_eq!(
+        asked,
+        ["green", "blue", "green", "blue", "green"],
+        "the tester, and then everybody:\n{printed}\n{errors}"
+    );
+    let load = printed.lines().find_map(|line| line.strip_prefix("load in all: ")).expect("a count of the requests");
+    let count = |name: &str| -> u64 {
+        let word = load.split(' ').find_map(|word| word.strip_prefix(name)?.strip_prefix('='));
+        word.and_then(|count| count.parse().ok()).expect("a count")
+    };
+    assert!(count("blue") > 100 && count("green") > 100 && count("failed") == 0, "{printed}\n{errors}");
+}

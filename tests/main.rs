@@ -11,5 +11,6 @@ mod network;
 mod oidc;
 mod policy_matrix;
 mod push;
+mod releases;
 mod support;
 mod vectors;

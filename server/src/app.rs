@@ -1,6 +1,7 @@
 //! The composition root: the only place that names implementations.
 
 mod offline;
+mod outside;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -35,11 +36,11 @@ use crate::jobs::{Job, Jobs};
 use crate::journal::{self, FileJournal, Health, Journal};
 use crate::log::{LogState, RealFiles};
 use crate::metrics::{IntakeLimits, MetricsHub};
-use crate::notifications::{
-    FileRecordStore, HttpCaller, Notifications, Parts as HookParts, SystemResolver, WebhookMetrics,
-};
+use crate::monitoring::BadEndpoint;
+use crate::notifications::{FileRecordStore, HttpCaller, Notifications, Parts as HookParts, WebhookMetrics};
 use crate::push::{Hub, PushLimits};
 use crate::releases::guard::restraint::RestraintLimits;
+use crate::releases::healer::{HealingParts, HealingService, VERIFY_AFTER};
 use crate::releases::runner::{EngineParts, ReleaseEngine, RoutedInstances};
 use crate::shutdown::Shutdown;
 use crate::state::{self, DataFolder, FolderLock, Follower, Keeper, OpenOptions, Publisher, World};
@@ -79,6 +80,12 @@ pub enum StartError {
     /// Webhooks cannot be called, or what is kept of them not be opened.
     #[error("webhooks: {0}")]
     Webhooks(String),
+    /// Other monitoring cannot be asked.
+    #[error("--prometheus-url: {0}")]
+    Monitoring(#[from] BadEndpoint),
+    /// Healing actions cannot be called.
+    #[error("--healing: {0}")]
+    Healing(&'static str),
     /// The certificate cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -164,6 +171,7 @@ impl App {
             audit_door: parts.audit_door,
             notifications: Arc::clone(&parts.notifications),
             drills: parts.drills,
+            releases: parts.releases.clone(),
             clock: Arc::clone(&parts.clock),
             metrics: parts.metrics.clone(),
             limits: config.limits.clone(),
@@ -278,7 +286,18 @@ impl Embedded {
         });
         changes.ensure_default_project().await?;
         let audit_door = Arc::new(audit_door(&vault, &changes, &audit, &clock).await?);
-        let notifications = webhooks(config, &vault, &changes, &audit, &clock)?;
+        let caller = outside::caller(config)?;
+        let notifications = webhooks(config, &vault, &changes, &audit, &caller, &clock)?;
+        let healing = HealingParts {
+            actions: config.healing.healing.clone(),
+            secret: outside::healing_secret(config)?,
+            caller,
+            incidents: changes.clone(),
+            metrics: Arc::clone(&measured),
+            connections: hub.clone(),
+            clock: Arc::clone(&clock),
+            verify_after: VERIFY_AFTER,
+        };
         let identity = Arc::new(identity);
         let reservoir = Arc::new(Reservoir::new(rand::random(), Arc::clone(&clock)));
         let drills = Arc::new(DrillService::new(DrillParts {
@@ -311,8 +330,8 @@ impl Embedded {
             changes: Arc::clone(&changes),
             metrics: Arc::clone(&measured),
             connections: hub.clone(),
-            monitor: None,
-            healer: None,
+            monitor: outside::monitor(config)?,
+            healer: Some(Arc::new(HealingService::new(healing))),
             clock: Arc::clone(&clock),
             limits: RestraintLimits::default(),
         }));
@@ -320,6 +339,7 @@ impl Embedded {
         store.register(&metrics, &changes, &hub, &clock);
         register_webhooks(&metrics, &notifications);
         metrics.register(|registry| measured.counts().register(registry));
+        outside::show_names(config, &metrics, &measured);
         let parts = Parts {
             changes,
             identity,
@@ -457,19 +477,18 @@ fn webhooks(
     vault: &Arc<dyn Vault>,
     changes: &Arc<ChangeService>,
     events: &Arc<FileAuditLog>,
+    caller: &Arc<HttpCaller>,
     clock: &Arc<dyn Clock>,
 ) -> Result<Arc<Notifications>, StartError> {
     let failed = |error: &dyn std::fmt::Display| StartError::Webhooks(error.to_string());
     let folder = DataFolder::new(config.storage.data.clone()).notifications();
     let store = FileRecordStore::open(RealFiles::shared(), folder).map_err(|error| failed(&error))?;
-    let allowed = config.webhooks.webhook_allow.clone();
-    let caller = HttpCaller::new(Arc::new(SystemResolver::default()), allowed).map_err(|error| failed(&error))?;
     Ok(Notifications::new(HookParts {
         changes: Arc::clone(changes),
         events: events.clone(),
         people: Arc::new(VaultPeople::new(Arc::clone(vault))),
         vault: Arc::clone(vault),
-        caller: Arc::new(caller),
+        caller: caller.clone(),
         store: Arc::new(store),
         clock: Arc::clone(clock),
         jitter: rand::random::<f64>,
@@ -539,7 +558,8 @@ pub fn check_start(config: &Config) -> Vec<StartError> {
         .and_then(|token| Ok(token.map(|token| Identity::check_chosen(&token)).transpose().map(drop)?));
     let key = MasterKey::check(MASTER_KEY.in_environment().as_deref(), &master_key_file(config));
     let provider = provider(config, &clock).err();
-    let all = [tls, limit, token.err(), key.err().map(StartError::from), provider];
+    let (monitor, healing) = (outside::monitor(config).err(), outside::healing_secret(config).err());
+    let all = [tls, limit, token.err(), key.err().map(StartError::from), provider, monitor, healing];
     all.into_iter().flatten().collect()
 }
 

@@ -6,6 +6,7 @@
 
 mod file;
 pub mod layers;
+mod outside;
 mod secrets;
 
 use std::net::{IpAddr, SocketAddr};
@@ -16,7 +17,10 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 
 pub use self::file::{FileProblem, MAX_FILE_BYTES};
-pub use self::secrets::{ADMIN_TOKEN, MASTER_KEY, OIDC_CLIENT_SECRET, SECRETS, Secret};
+pub use self::outside::{HealingOptions, MonitoringOptions};
+pub use self::secrets::{
+    ADMIN_TOKEN, HEALING_SECRET, MASTER_KEY, OIDC_CLIENT_SECRET, PROMETHEUS_TOKEN, SECRETS, Secret,
+};
 use crate::identity::oidc::{ClientSecret, ProviderConfig};
 
 /// Descriptors kept for the journal, the state and the log files when the connection limit is derived from the
@@ -41,6 +45,12 @@ pub struct Config {
     /// Whom the server calls.
     #[command(flatten)]
     pub webhooks: WebhookOptions,
+    /// Other monitoring beside the server.
+    #[command(flatten)]
+    pub monitoring: MonitoringOptions,
+    /// What the server may do about instances that fail.
+    #[command(flatten)]
+    pub healing: HealingOptions,
     /// What the server says about itself.
     #[command(flatten)]
     pub log: Log,
@@ -270,6 +280,10 @@ impl Config {
         if identity.oidc_client_secret_file.is_some() && identity.oidc_issuer.is_none() {
             problems.push(ConfigError::Alone { given: "--oidc-client-secret-file", missing: "--oidc-issuer" });
         }
+        if self.monitoring.prometheus_token_file.is_some() && self.monitoring.prometheus_url.is_none() {
+            problems.push(ConfigError::Alone { given: "--prometheus-token-file", missing: "--prometheus-url" });
+        }
+        problems.extend(self.healing.problem());
         if !network.listen.ip().is_loopback() && network.tls_cert.is_none() && network.behind_proxy.is_empty() {
             problems.push(ConfigError::TlsNeeded { address: network.listen });
         }
@@ -293,6 +307,8 @@ impl Config {
         match secret.key {
             "admin_token" => self.identity.admin_token_file.as_deref(),
             "oidc_client_secret" => self.identity.oidc_client_secret_file.as_deref(),
+            "prometheus_token" => self.monitoring.prometheus_token_file.as_deref(),
+            "healing_secret" => self.healing.healing_secret_file.as_deref(),
             _ => self.storage.master_key_file.as_deref(),
         }
     }

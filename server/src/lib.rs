@@ -19,6 +19,7 @@ pub mod jobs;
 pub mod journal;
 pub mod log;
 pub mod metrics;
+pub mod monitoring;
 pub mod notifications;
 pub mod policy;
 pub mod push;

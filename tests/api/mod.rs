@@ -12,6 +12,7 @@ mod instances;
 mod people;
 mod plans;
 mod reading;
+mod releases;
 mod requests;
 mod sdk_keys;
 mod secrets;

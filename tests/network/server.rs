@@ -32,11 +32,14 @@ use guidon_server::identity::sign_in::SignIn;
 use guidon_server::identity::{Identity, Uses};
 use guidon_server::instances::Deployments;
 use guidon_server::journal::{Journal, MemoryJournal};
+use guidon_server::metrics::{IntakeLimits, MetricsHub};
 use guidon_server::notifications::{
     self, HttpCaller, MemoryRecordStore, Notifications, SystemResolver, WebhookMetrics,
 };
 use guidon_server::policy::PrincipalKind;
 use guidon_server::push::{Hub, PushLimits};
+use guidon_server::releases::guard::restraint::RestraintLimits;
+use guidon_server::releases::runner::{EngineParts, ReleaseEngine};
 use guidon_server::shutdown::Shutdown;
 use guidon_server::state::World;
 use guidon_server::telemetry::Metrics;
@@ -172,6 +175,16 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         log: Arc::clone(&door.log),
         reservoir: Arc::new(Reservoir::new([1; 32], Arc::clone(&clock))),
     }));
+    let measured = Arc::new(MetricsHub::new(IntakeLimits::default()));
+    let releases = Arc::new(ReleaseEngine::new(EngineParts {
+        changes: Arc::clone(&changes),
+        metrics: Arc::clone(&measured),
+        connections: hub.clone(),
+        monitor: None,
+        healer: None,
+        clock: Arc::clone(&clock),
+        limits: RestraintLimits::default(),
+    }));
     let parts = app::Parts {
         changes,
         identity,
@@ -186,6 +199,8 @@ pub async fn run(store: Arc<Store>, ledger: Arc<Ledger>, seed: u64) -> turmoil::
         metrics: Metrics::new(),
         shutdown: Shutdown::new(),
         hub,
+        measured,
+        releases,
         routes: MoreRoutes { api: sdk::api_routes(door.clone()), open: sdk::routes(door) },
         max_connections: 1_000,
         tls: None,

@@ -3,7 +3,8 @@
 //! It makes its own load: so many requests a second, from people of whom few come often. A word on standard input makes the AI
 //! engine go wrong: `errors` (30 % of its calls fail), `latency` (its slowest calls take three times as long), `cpu` (it takes
 //! twice the CPU time), `good` again; `quit` or the end of input ends it. What happens goes to standard output, a line each,
-//! with milliseconds since 1970 first, so that a script can tell how long the service was bad.
+//! with milliseconds since 1970 first, so that a script can tell how long the service was bad. See the README.
+#![allow(clippy::print_stdout, reason = "lines on standard output are what it says")]
 
 mod engine;
 
@@ -154,6 +155,7 @@ async fn report(tally: Arc<Tally>) {
 }
 
 /// Milliseconds since 1970.
+#[allow(clippy::disallowed_methods, reason = "times of several processes are compared")]
 fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)

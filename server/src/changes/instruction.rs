@@ -497,15 +497,7 @@ impl Serialize for Instruction {
         }
         // The derived form is {"kind": {fields}}; the published one is flat.
         let tagged = Self::serialize(self, serde_json::value::Serializer).map_err(ser::Error::custom)?;
-        let Value::Object(tagged) = tagged else { return Err(ser::Error::custom("an instruction is an object")) };
-        let mut flat = Map::new();
-        for (kind, fields) in tagged {
-            flat.insert("kind".to_owned(), Value::String(kind));
-            if let Value::Object(fields) = fields {
-                flat.extend(fields);
-            }
-        }
-        flat.serialize(serializer)
+        flatten(tagged).map_err(ser::Error::custom)?.serialize(serializer)
     }
 }
 
@@ -561,6 +553,19 @@ fn is_of_directory(flat: &Map<String, Value>) -> bool {
         "liftFreeze",
     ];
     flat.get("kind").and_then(Value::as_str).is_some_and(|kind| !OF_A_PROJECT.contains(&kind))
+}
+
+/// Turns the derived form into the published, flat one.
+pub(crate) fn flatten(tagged: Value) -> Result<Map<String, Value>, &'static str> {
+    let Value::Object(tagged) = tagged else { return Err("an instruction is an object") };
+    let mut flat = Map::new();
+    for (kind, fields) in tagged {
+        flat.insert("kind".to_owned(), Value::String(kind));
+        if let Value::Object(fields) = fields {
+            flat.extend(fields);
+        }
+    }
+    Ok(flat)
 }
 
 /// Turns the published, flat form into the derived form, whose errors can name the path of what is wrong.

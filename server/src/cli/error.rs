@@ -20,6 +20,7 @@ use serde_json::Value;
 /// | 8 | the store or the file is damaged |
 /// | 9 | the server cannot do it now (disk full, read-only, overloaded); try again |
 /// | 10 | a rollback drill did not pass, and was recorded so |
+/// | 11 | a release that was followed was taken back or aborted |
 #[derive(Debug, thiserror::Error)]
 pub enum CliError {
     /// The server answered with a problem document.
@@ -50,6 +51,14 @@ pub enum CliError {
         message: String,
         /// What the drill found.
         report: Value,
+    },
+    /// A release that was followed did not complete.
+    #[error("{message}")]
+    ReleaseFailed {
+        /// How it ended, for people.
+        message: String,
+        /// The release.
+        release: Value,
     },
     /// Configuration files are wrong; every problem has its file and line.
     #[error("{message}")]
@@ -133,6 +142,7 @@ impl CliError {
             Self::Stale { .. } => 7,
             Self::Damaged(_) => 8,
             Self::DrillFailed { .. } => 10,
+            Self::ReleaseFailed { .. } => 11,
             Self::BrokenPipe => 0,
             Self::Unexpected(_) => 1,
         })
@@ -145,6 +155,10 @@ impl CliError {
             Self::Problem(problem) if problem.document.is_object() => problem.document.clone(),
             Self::DrillFailed { report, .. } => {
                 serde_json::json!({ "title": "the drill did not pass", "code": "drillFailed", "reasons": report["reasons"] })
+            }
+            Self::ReleaseFailed { message, release } => {
+                let title = message.lines().next().unwrap_or_default();
+                serde_json::json!({ "title": title, "code": "releaseFailed", "state": release["state"], "reason": release["reason"] })
             }
             Self::Files { message, problems } => super::yaml::problem_document(message, problems),
             Self::Stale { message, entries } => {

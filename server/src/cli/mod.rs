@@ -19,6 +19,7 @@ mod export;
 mod flag;
 mod freeze;
 mod health;
+mod incident;
 mod instances;
 mod issuer;
 mod journal;
@@ -34,6 +35,7 @@ mod progress;
 mod promote;
 mod prompt;
 mod put_file;
+mod release;
 mod replace;
 mod request;
 mod role;
@@ -64,7 +66,8 @@ use profile::ServerOptions;
 const EXIT_CODES: &str = "\
 Exit codes: 0 done, 1 unexpected, 2 command line (or drift, of `guidon drift`), 3 server not reached, \
 4 credential refused, 5 not found, 6 invalid request or files, 7 changed in between, 8 store damaged, 9 not now, try again, \
-10 a rollback drill did not pass.";
+10 a rollback drill did not pass, \
+11 a release that was followed was taken back or aborted.";
 
 /// Feature flags and controlled releases for code that an AI wrote.
 #[derive(Debug, Parser)]
@@ -119,6 +122,12 @@ enum Command {
     Change(Box<change::ChangeArgs>),
     /// Roll a flag back; `rollback drill` rehearses it
     Rollback(Box<rollback::RollbackArgs>),
+    /// Releases: give more and more people a variation, guarded; start, follow, move and stop them
+    #[command(subcommand)]
+    Release(release::ReleaseCommand),
+    /// Incidents: what the server did by itself, for a person to look at and close
+    #[command(subcommand)]
+    Incident(incident::IncidentCommand),
     /// Compare configuration files with the server and show what applying them would change
     Plan(plan::PlanArgs),
     /// Apply configuration files, or a saved plan, as one change
@@ -219,6 +228,8 @@ fn run(cli: Cli, matches: &ArgMatches, output: &Output) -> Result<(), CliError> 
         Command::SdkKey(command) => environment::run_sdk_key(command, &api()?, output),
         Command::Change(args) => change::run(&args, &api()?, output),
         Command::Rollback(args) => rollback::run(*args, &api()?, output),
+        Command::Release(command) => release::run(command, api, output),
+        Command::Incident(command) => incident::run(command, &api()?, output),
         Command::Plan(args) => plan::plan(&args, &api()?, output),
         Command::Apply(args) => plan::apply(&args, &api()?, output),
         Command::Export(args) => export::run(&args, &api()?, output),

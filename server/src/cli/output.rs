@@ -8,6 +8,9 @@ use serde::Serialize;
 
 use super::CliError;
 
+/// Width of a terminal that does not say.
+const DEFAULT_COLUMNS: usize = 80;
+
 /// Where a command prints, and in which form.
 pub struct Output {
     json: bool,
@@ -51,6 +54,26 @@ impl Output {
         writeln!(stdout, "\u{1b}[{}m{text}\u{1b}[0m", colour.code())
             .and_then(|()| stdout.flush())
             .map_err(CliError::from)
+    }
+
+    /// Whether a person watches standard output, so that what was shown can be shown anew in its place.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        !self.json && self.stdout.is_terminal()
+    }
+
+    /// Lines in the place of the last `before` ones, cut to the terminal's width so that each stays one.
+    pub fn redraw(&self, before: usize, lines: &[String]) -> Result<(), CliError> {
+        let columns = rustix::termios::tcgetwinsize(&self.stdout).map_or(0, |size| usize::from(size.ws_col));
+        let columns = if columns == 0 { DEFAULT_COLUMNS } else { columns };
+        let mut stdout = self.stdout.lock();
+        let up = if before == 0 { String::new() } else { format!("\u{1b}[{before}A") };
+        write!(stdout, "{up}\u{1b}[J")?;
+        for line in lines {
+            let line: String = harmless(line, ' ').chars().take(columns).collect();
+            writeln!(stdout, "{line}")?;
+        }
+        Ok(stdout.flush()?)
     }
 
     /// One JSON document: indented for a terminal, on one line for a pipe.

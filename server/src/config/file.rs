@@ -223,8 +223,9 @@ impl Reading<'_> {
         let values = match (form, value) {
             (Form::List, DeValue::Array(items)) => {
                 let texts = items.iter().map(|item| match item.get_ref() {
-                    DeValue::String(text) if text.contains(',') => {
-                        Err(format!("{text:?} holds a comma: give each part as an item of its own"))
+                    DeValue::String(text) if known.arg.get_value_delimiter().is_some_and(|one| text.contains(one)) => {
+                        let between = if known.arg.get_value_delimiter() == Some(',') { "comma" } else { "line break" };
+                        Err(format!("{text:?} holds a {between}: give each part as an item of its own"))
                     }
                     DeValue::String(text) => Ok(text.to_string()),
                     other => Err(format!("expected a list of strings, found {} in it", found(other))),

@@ -33,8 +33,24 @@ pub const OIDC_CLIENT_SECRET: Secret = Secret {
     flag: "--oidc-client-secret-file",
 };
 
+/// The bearer token that other monitoring is asked with.
+pub const PROMETHEUS_TOKEN: Secret = Secret {
+    key: "prometheus_token",
+    section: "monitoring",
+    variable: "GUIDON_PROMETHEUS_TOKEN",
+    flag: "--prometheus-token-file",
+};
+
+/// What calls of healing actions are signed with.
+pub const HEALING_SECRET: Secret = Secret {
+    key: "healing_secret",
+    section: "healing",
+    variable: "GUIDON_HEALING_SECRET",
+    flag: "--healing-secret-file",
+};
+
 /// All of them.
-pub const SECRETS: [Secret; 3] = [MASTER_KEY, ADMIN_TOKEN, OIDC_CLIENT_SECRET];
+pub const SECRETS: [Secret; 5] = [MASTER_KEY, ADMIN_TOKEN, OIDC_CLIENT_SECRET, PROMETHEUS_TOKEN, HEALING_SECRET];
 
 /// Longest secret that is read from a file, in bytes.
 const MAX_SECRET_BYTES: u64 = 64 * 1_024;

@@ -98,6 +98,23 @@ pub(super) const NEEDS: &[(&str, &str, Need)] = &[
     ("GET", "/api/v1/projects/{project}/webhooks/{id}/dead-letters", WEBHOOKS),
     ("POST", "/api/v1/projects/{project}/webhooks/{id}/dead-letters/resend", Write),
     ("POST", "/api/v1/projects/{project}/webhooks/{id}/dead-letters/{delivery}/resend", Write),
+    ("GET", "/api/v1/projects/{project}/environments/{environment}/releases", Environment(Action::ReadConfiguration)),
+    (
+        "GET",
+        "/api/v1/projects/{project}/environments/{environment}/flags/{flag}/release",
+        Environment(Action::ReadConfiguration),
+    ),
+    (
+        "GET",
+        "/api/v1/projects/{project}/environments/{environment}/flags/{flag}/release/report",
+        Environment(Action::ReadConfiguration),
+    ),
+    ("GET", "/api/v1/projects/{project}/environments/{environment}/incidents", Environment(Action::ReadConfiguration)),
+    (
+        "GET",
+        "/api/v1/projects/{project}/environments/{environment}/incidents/{id}",
+        Environment(Action::ReadConfiguration),
+    ),
     ("GET", "/api/v1/projects/{project}/drills", Somewhere(Action::ReadConfiguration)),
     ("POST", "/api/v1/projects/{project}/environments/{environment}/flags/{flag}/rollback", Write),
     ("POST", "/api/v1/projects/{project}/environments/{environment}/flags/{flag}/drills", Write),

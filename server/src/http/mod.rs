@@ -28,6 +28,7 @@ pub mod privacy;
 pub mod problem;
 pub mod projects;
 pub mod rate;
+mod releases;
 pub mod requests;
 pub mod revert;
 mod reviews;
@@ -65,6 +66,7 @@ use crate::identity::oidc::{SignInFlow, TrustedIssuers};
 use crate::identity::sign_in::SignIn;
 use crate::identity::{Identity, Uses};
 use crate::notifications::Notifications;
+use crate::releases::ReleaseWatch;
 use crate::shutdown::Shutdown;
 use crate::state::{Project, World};
 use crate::telemetry::Metrics;
@@ -94,6 +96,8 @@ pub struct ApiParts {
     pub notifications: Arc<Notifications>,
     /// Rehearses rollbacks.
     pub drills: Arc<DrillService>,
+    /// Knows what the guard sees of releases now.
+    pub releases: Arc<dyn ReleaseWatch>,
     /// The time of day.
     pub clock: Arc<dyn Clock>,
     /// Metrics.
@@ -268,6 +272,7 @@ fn api_routes() -> Router<Api> {
         .merge(policies::routes())
         .merge(principals::routes())
         .merge(privacy::routes())
+        .merge(releases::routes())
         .merge(requests::routes())
         .merge(roles::routes())
         .merge(session::routes())

@@ -16,6 +16,7 @@ use serde_json::{Map, Value};
 use super::problem::Fault;
 use crate::changes::Instruction;
 use crate::changes::instruction::ENVIRONMENT;
+use crate::releases::ReleaseEdit;
 use crate::spelling::{hint, nearest};
 
 /// Most faults one problem document lists.
@@ -40,14 +41,14 @@ pub fn read_instruction(value: &Value, pointer: &str) -> Result<Instruction, Vec
     let Some(fields) = value.as_object() else {
         return Err(vec![Fault::new(pointer, "wrongType", "an instruction is an object with a kind")]);
     };
-    match fields.get("kind") {
-        Some(Value::String(_)) => {}
+    let kind = match fields.get("kind") {
+        Some(Value::String(kind)) => kind.as_str(),
         Some(_) => return Err(vec![Fault::new(format!("{pointer}/kind"), "wrongType", "a kind is a string")]),
         None => {
             let detail = "an instruction needs a kind, as in {\"kind\":\"turnFlagOn\",\"flag\":\"…\"}";
             return Err(vec![Fault::new(pointer, "missingField", detail)]);
         }
-    }
+    };
     let place = format!("{pointer}/{ENVIRONMENT}");
     let own = match fields.get(ENVIRONMENT) {
         None => None,
@@ -55,7 +56,17 @@ pub fn read_instruction(value: &Value, pointer: &str) -> Result<Instruction, Vec
         Some(_) => return Err(vec![Fault::new(place, "wrongType", "an environment is a string: its key")]),
     };
     // `Instruction::deserialize` is the derived form, tagged from outside; `Tagged` shows it the flat one.
-    let edit = collect(pointer, |at| Instruction::deserialize(Tagged(at.node(value))))?;
+    let edit = if ReleaseEdit::ASKED.contains(&kind) {
+        let edit = collect(pointer, |at| ReleaseEdit::deserialize(Tagged(at.node(value))))?;
+        Instruction::Release(Box::new(edit))
+    } else if ReleaseEdit::KINDS.contains(&kind) {
+        let detail = format!(
+            "`{kind}` is made by the server alone, when the guard of a release decides it; `abortRelease` takes a release back"
+        );
+        return Err(vec![Fault::new(format!("{pointer}/kind"), "notHere", detail)]);
+    } else {
+        collect(pointer, |at| Instruction::deserialize(Tagged(at.node(value))))?
+    };
     match own {
         None => Ok(edit),
         Some(environment) if edit.needs_environment() => Ok(Instruction::within(environment, edit)),
@@ -327,7 +338,8 @@ impl<'de> Deserializer<'de> for Tagged<'_> {
     ) -> Result<V::Value, Error> {
         let kind = self.0.value.get("kind").and_then(Value::as_str).unwrap_or_default();
         if !kinds.contains(&kind) {
-            let hint = nearest(kind, kinds).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near:?}?"));
+            let kinds: Vec<&str> = kinds.iter().copied().chain(ReleaseEdit::ASKED).collect();
+            let hint = nearest(kind, &kinds).map_or_else(|| ".".to_owned(), |near| format!("; did you mean {near:?}?"));
             let detail = format!("there is no instruction {kind:?}{hint} The kinds are {}.", kinds.join(", "));
             return Err(Error::new("unknownInstruction", detail).located(&self.0.at.field("kind")));
         }
@@ -534,6 +546,11 @@ impl de::Error for Error {
 
     fn missing_field(field: &'static str) -> Self {
         Self::new("missingField", format!("the field {field:?} is missing"))
+    }
+
+    fn unknown_field(field: &str, expected: &'static [&'static str]) -> Self {
+        let hint = hint(field, expected);
+        Self::new("unknownField", format!("there is no field {field:?} here{hint}"))
     }
 
     fn unknown_variant(variant: &str, expected: &'static [&'static str]) -> Self {

@@ -63,7 +63,7 @@ impl Environment {
         };
         if warm {
             for watched in self.watches.values_mut() {
-                watched.hear(sender.id, &sender.instance, batch.host.as_ref(), now);
+                watched.hear(sender.id, &sender.instance, sender.epoch, batch.host.as_ref(), now);
             }
         }
         let mut merged = Merged::default();

@@ -41,12 +41,15 @@ pub struct InstanceTally {
     pub host: Option<HostReading>,
     /// The server's second at which it was last heard.
     pub heard: u64,
+    /// The run of its process: grows with each start.
+    pub epoch: u64,
 }
 
 #[derive(Debug)]
 struct Held {
     name: String,
     heard: u64,
+    epoch: u64,
     host: Option<HostReading>,
     /// The slot's number, treatment and control; oldest first.
     slots: VecDeque<(u64, [ArmTally; 2])>,
@@ -64,18 +67,20 @@ pub struct Instances {
 }
 
 impl Instances {
-    /// Notes that the instance is there at second `now`, and what it says of its host. False if there is no room for it.
-    pub fn hear(&mut self, id: InstanceId, name: &str, host: Option<&HostReading>, now: u64) -> bool {
+    /// Notes that the instance is there at second `now`, in which run of its process, and what it says of its host. False if
+    /// there is no room for it.
+    pub fn hear(&mut self, id: InstanceId, name: &str, epoch: u64, host: Option<&HostReading>, now: u64) -> bool {
         if !self.held.contains_key(&id) {
             if !self.has_room(now) {
                 self.left_out += 1;
                 return false;
             }
-            let held = Held { name: name.to_owned(), heard: now, host: None, slots: VecDeque::new() };
+            let held = Held { name: name.to_owned(), heard: now, epoch, host: None, slots: VecDeque::new() };
             self.held.insert(id, held);
         }
         if let Some(held) = self.held.get_mut(&id) {
             held.heard = held.heard.max(now);
+            held.epoch = held.epoch.max(epoch);
             held.host = host.copied().map(sound).or(held.host);
         }
         true
@@ -141,8 +146,8 @@ impl Held {
             }
         }
         let [treatment, control] = arms;
-        let (host, heard) = (self.host, self.heard);
-        InstanceTally { instance: self.name.clone(), treatment, control, host, heard }
+        let (host, heard, epoch) = (self.host, self.heard, self.epoch);
+        InstanceTally { instance: self.name.clone(), treatment, control, host, heard, epoch }
     }
 }
 
@@ -180,7 +185,7 @@ mod tests {
     fn numbers_are_of_the_last_minute() {
         let mut instances = Instances::default();
         for second in 1_000..1_200 {
-            assert!(instances.hear(InstanceId(1), "one", None, second));
+            assert!(instances.hear(InstanceId(1), "one", 7, None, second));
             instances.add(InstanceId(1), Arm::Treatment, &row(2, 1, 5_000.0), second);
             instances.add(InstanceId(1), Arm::Control, &row(1, 0, 1_000.0), second);
         }
@@ -196,7 +201,7 @@ mod tests {
     #[test]
     fn late_and_absurd_seconds_do_no_harm() {
         let mut instances = Instances::default();
-        instances.hear(InstanceId(1), "one", None, 1_000);
+        instances.hear(InstanceId(1), "one", 7, None, 1_000);
         for second in [1_000, 995, 900, 0, u64::MAX, 1_001] {
             instances.add(InstanceId(1), Arm::Control, &row(1, 0, 1.0), second);
         }
@@ -208,17 +213,17 @@ mod tests {
     #[test]
     fn the_number_of_instances_is_bounded() {
         let mut instances = Instances::default();
-        let kept = (0..1_200).filter(|&id| instances.hear(InstanceId(id), "name", None, 10)).count();
+        let kept = (0..1_200).filter(|&id| instances.hear(InstanceId(id), "name", 7, None, 10)).count();
         assert_eq!((kept, instances.left_out()), (MAX_INSTANCES, 200));
-        assert!(instances.hear(InstanceId(5_000), "name", None, 100), "silent ones make room");
+        assert!(instances.hear(InstanceId(5_000), "name", 7, None, 100), "silent ones make room");
     }
 
     #[test]
     fn what_cannot_be_true_of_a_host_is_left_out() {
         let mut instances = Instances::default();
         let reading = HostReading { cpu: Some(-1.0), memory: Some(f64::INFINITY), queue_depth: Some(3.0) };
-        instances.hear(InstanceId(1), "one", Some(&reading), 10);
-        instances.hear(InstanceId(1), "one", None, 11);
+        instances.hear(InstanceId(1), "one", 7, Some(&reading), 10);
+        instances.hear(InstanceId(1), "one", 7, None, 11);
         let host = instances.list(11)[0].host.unwrap();
         assert_eq!((host.cpu, host.memory, host.queue_depth), (None, None, Some(3.0)));
     }

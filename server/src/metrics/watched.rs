@@ -97,8 +97,8 @@ impl Watched {
     }
 
     /// Notes that an instance is there.
-    pub fn hear(&mut self, id: InstanceId, name: &str, host: Option<&HostReading>, now: u64) {
-        self.instances.hear(id, name, host, now);
+    pub fn hear(&mut self, id: InstanceId, name: &str, epoch: u64, host: Option<&HostReading>, now: u64) {
+        self.instances.hear(id, name, epoch, host, now);
     }
 
     /// Files a row of this flag that counted in the server's second `second`, at second `now`. None if it is not of the watch.
@@ -238,7 +238,7 @@ mod tests {
     #[test]
     fn an_excluded_instance_is_seen_beside_its_peers_and_not_in_the_arms() {
         let mut watched = Watched::new(spec(), 100);
-        watched.hear(InstanceId(1), "one", None, 100);
+        watched.hear(InstanceId(1), "one", 7, None, 100);
         watched.exclude(BTreeSet::from(["one".to_owned()]));
         assert_eq!(watched.file(InstanceId(1), "one", row("ai", "path", 1), 100, 100), None);
         assert_eq!(watched.instances(100)[0].treatment.count, 1);

@@ -99,6 +99,11 @@ impl Connections for Hub {
     fn direct(&self, project: &str, environment: &str, instance: &str, directives: &[Directive]) {
         Hub::direct(self, project, environment, instance, directives);
     }
+
+    fn connected_since(&self, project: &str, environment: &str, instance: &str) -> Option<u64> {
+        let all = Hub::connections(self, project, environment);
+        all.into_iter().filter(|connection| connection.instance == instance).map(|connection| connection.since).max()
+    }
 }
 
 #[cfg(test)]

@@ -56,12 +56,12 @@ pub(crate) fn apply(
         ReleaseEdit::AdvanceRelease { to, .. } => {
             next.step = to.ok_or(ApplyError::Unresolved { field: "to" })?;
             (next.state, next.ended_at) = (ReleaseState::Running, None);
-            begin_step(&mut next, at, revision);
+            begin_step(&mut next, &known, edit, at, revision);
         }
         ReleaseEdit::PauseRelease { reason, .. } => (next.state, next.reason) = (ReleaseState::Paused, reason.clone()),
         ReleaseEdit::ResumeRelease { .. } => {
             next.state = ReleaseState::Running;
-            begin_step(&mut next, at, revision);
+            begin_step(&mut next, &known, edit, at, revision);
         }
         ReleaseEdit::AbortRelease { reason, .. } => end(&mut next, ReleaseState::Aborted, reason, at),
         ReleaseEdit::CompleteRelease { reason, .. } => end(&mut next, ReleaseState::Completed, reason, at),
@@ -130,8 +130,13 @@ fn begin(
     })
 }
 
-fn begin_step(release: &mut Release, at: u64, revision: u64) {
-    (release.step_at, release.step_revision) = (at, revision);
+/// Begins a step. Instances are sent nothing where nothing they see changes, and go on at the revision they have: their windows
+/// count, so that the step's revision stays what it was.
+fn begin_step(release: &mut Release, before: &Release, edit: &ReleaseEdit, at: u64, revision: u64) {
+    release.step_at = at;
+    if !edit.edits().is_empty() || release.measures() != before.measures() {
+        release.step_revision = revision;
+    }
     release.hold = None;
     release.reason.clear();
 }

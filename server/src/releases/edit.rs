@@ -1,17 +1,18 @@
 //! The instructions of releases and incidents.
 
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de, ser};
+use serde_json::{Map, Value};
 
 use super::plan::ReleasePlan;
 use crate::changes::Instruction;
+use crate::changes::instruction::{flatten, tag};
 
 /// An edit of a flag's release, or of an incident of it, in the environment that its change names.
 ///
 /// Those that move people carry the `edits` of the flag that do so, resolved: filled in by the server from the plan, so that a
 /// release cannot do anything else.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(tag = "kind", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
+#[serde(remote = "Self", rename_all = "camelCase", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum ReleaseEdit {
     /// Starts a release at its first step.
     StartRelease {
@@ -174,7 +175,33 @@ pub enum ReleaseEdit {
     },
 }
 
+impl Serialize for ReleaseEdit {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        // The derived form, {"kind": {fields}}, is the one that can be read with the path of what is wrong.
+        let tagged = Self::serialize(self, serde_json::value::Serializer).map_err(ser::Error::custom)?;
+        flatten(tagged).map_err(ser::Error::custom)?.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ReleaseEdit {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let flat = Map::deserialize(deserializer)?;
+        Self::deserialize(tag(flat).map_err(de::Error::custom)?).map_err(de::Error::custom)
+    }
+}
+
 impl ReleaseEdit {
+    /// The words in `kind` of those that people and programs ask for. The others only the server makes, as its guard decides.
+    pub const ASKED: [&'static str; 7] = [
+        "startRelease",
+        "restartRelease",
+        "advanceRelease",
+        "pauseRelease",
+        "resumeRelease",
+        "abortRelease",
+        "closeIncident",
+    ];
+
     /// The words in `kind`.
     pub const KINDS: [&'static str; 13] = [
         "startRelease",
@@ -303,13 +330,13 @@ impl ReleaseEdit {
             Self::ResumeRelease { flag, .. } => format!("resumed the release of {flag}"),
             Self::AbortRelease { flag, .. } => format!("aborted the release of {flag}"),
             Self::CloseIncident { flag, incident, .. } => format!("closed the incident {incident} of {flag}"),
-            Self::RollBackRelease { flag, kill: true, reason, .. } => format!("turned {flag} off: {reason}"),
-            Self::RollBackRelease { flag, reason, .. } => format!("rolled the release of {flag} back: {reason}"),
+            Self::RollBackRelease { flag, kill: true, reason, .. } => format!("turned {flag} off ({reason})"),
+            Self::RollBackRelease { flag, reason, .. } => format!("rolled the release of {flag} back ({reason})"),
             Self::CompleteRelease { flag, .. } => format!("completed the release of {flag}"),
-            Self::HoldRelease { flag, reason, .. } => format!("held the release of {flag}: {reason}"),
+            Self::HoldRelease { flag, reason, .. } => format!("held the release of {flag} ({reason})"),
             Self::LiftHold { flag, .. } => format!("let the release of {flag} go on"),
             Self::RouteInstance { flag, instance, reason, .. } => {
-                format!("routed the instance {instance} away from {flag}: {reason}")
+                format!("routed the instance {instance} away from {flag} ({reason})")
             }
             Self::NoteIncident { incident, text, .. } => format!("noted in the incident {incident}: {text}"),
         }

@@ -55,7 +55,8 @@ pub fn next(release: &Release, seen: &Seen<'_>, may_act: impl FnOnce() -> Permit
             permit => hold(release, format!("{reason}; {}", refused(permit)), evidence),
         };
     }
-    if asked == Action::Hold {
+    // A paused release stands still anyway, and may serve what somebody set by hand.
+    if asked == Action::Hold && release.state == ReleaseState::Running {
         let (reason, evidence) = told(seen, asked);
         return hold(release, reason, evidence);
     }

@@ -45,6 +45,9 @@ pub trait Connections: Send + Sync + 'static {
 
     /// Replaces the directives of an instance.
     fn direct(&self, project: &str, environment: &str, instance: &str, directives: &[Directive]);
+
+    /// Since when an instance is connected, in milliseconds since 1970; none if it is not.
+    fn connected_since(&self, project: &str, environment: &str, instance: &str) -> Option<u64>;
 }
 
 /// Answers the queries of external guardrails.
@@ -313,11 +316,11 @@ impl ReleaseEngine {
             Ok(outcome) => {
                 tracing::info!(flag = release.flag, environment = release.environment, kind, "a release went on");
                 let instructions = outcome.entry.iter().flat_map(|entry| &entry.instructions);
-                let opened = instructions.filter_map(|it| match it.edit() {
+                let mut opened = instructions.filter_map(|it| match it.edit() {
                     Instruction::Release(edit) => edit.incident().map(str::to_owned),
                     _ => None,
                 });
-                if let (Some(case), Some(incident), Some(healer)) = (due.case, opened.last(), &self.parts.healer) {
+                if let (Some(case), Some(incident), Some(healer)) = (due.case, opened.next_back(), &self.parts.healer) {
                     healer.take(Case { incident, ..case });
                 }
             }

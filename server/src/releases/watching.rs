@@ -145,7 +145,7 @@ impl Watching {
         let name = calls_series(&release.plan);
         if let Some(calls) = series.iter().find(|(held, _)| *held == name).map(|(_, series)| *series) {
             self.count(calls.last_read());
-            if second % POINT_EVERY == 0 {
+            if second.is_multiple_of(POINT_EVERY) {
                 decision.verdicts.extend(self.learn(release, second, &calls.window(POINT_SECONDS)));
             } else if let Some(last) = &self.last {
                 // A point stands until the next one.

@@ -4,6 +4,8 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use serde_json::{Map, Value};
+
 use super::{
     Document, MAX_FILE_BYTES, MAX_FILES, MAX_FOLDER_DEPTH, MAX_TOTAL_BYTES, MAX_VALUES, Place, Problems, merge, reader,
 };
@@ -74,6 +76,33 @@ pub fn read(folder: &Path) -> Result<Document, CliError> {
         return Err(refusal(problems, &sources));
     }
     Ok(merge::merge(trees, sources))
+}
+
+/// Reads one file that holds one mapping, such as a plan; JSON does too.
+///
+/// # Errors
+///
+/// Everything that is wrong with it, by line and column.
+pub fn read_one(path: &Path) -> Result<Value, CliError> {
+    let mut sources = Sources::default();
+    let mut problems = Problems::default();
+    let file = sources.add(path.display().to_string());
+    let tree = match read_bytes(path, &mut { MAX_TOTAL_BYTES }) {
+        Ok(bytes) => reader::read(&bytes, file, &mut { MAX_VALUES }),
+        Err(Refused::File(message) | Refused::All(message)) => {
+            problems.add(Place { file, ..Place::default() }, message);
+            Ok(None)
+        }
+    };
+    match tree {
+        Ok(Some(tree)) => Ok(tree.to_value()),
+        Ok(None) if problems.is_empty() => Ok(Value::Object(Map::new())),
+        Ok(None) => Err(refusal(problems, &sources)),
+        Err(found) => {
+            found.into_iter().for_each(|problem| problems.add(problem.place, problem.message));
+            Err(refusal(problems, &sources))
+        }
+    }
 }
 
 /// All problems as one error.

@@ -19,7 +19,7 @@ use std::fmt;
 
 use serde_json::{Map, Value};
 
-pub use folder::{Sources, yaml_files};
+pub use folder::{Sources, read_one, yaml_files};
 pub use merge::{Document, problem_document};
 pub use write::document as write_document;
 

@@ -13,8 +13,8 @@ use utoipa_swagger_ui::{Config, SwaggerUi};
 
 use super::{
     Api, accounts, assignments, audit, backup, changes, connections, drills, environments, exchange, explain, flags,
-    instances, issuers, journal, plans, policies, principals, privacy, projects, requests, revert, roles, sdk,
-    sdk_keys, segments, session, sessions, status, tokens, webhooks,
+    instances, issuers, journal, plans, policies, principals, privacy, projects, releases, requests, revert, roles,
+    sdk, sdk_keys, segments, session, sessions, status, tokens, webhooks,
 };
 
 /// Path of the document.
@@ -26,7 +26,7 @@ const PAGES_POLICY: HeaderValue = HeaderValue::from_static(
     "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'",
 );
 /// Schemas, by area; every name stands once.
-const SCHEMAS: [&str; 8] = [
+const SCHEMAS: [&str; 9] = [
     include_str!("schemas.json"),
     include_str!("access.json"),
     include_str!("instances.json"),
@@ -35,6 +35,7 @@ const SCHEMAS: [&str; 8] = [
     include_str!("audit.json"),
     include_str!("webhooks.json"),
     include_str!("drills.json"),
+    include_str!("releases.json"),
 ];
 
 #[derive(OpenApi)]
@@ -89,6 +90,7 @@ pub fn document() -> Value {
         policies::Operations::openapi(),
         principals::Operations::openapi(),
         privacy::Operations::openapi(),
+        releases::Operations::openapi(),
         requests::Operations::openapi(),
         roles::Operations::openapi(),
         session::Operations::openapi(),
