@@ -1,6 +1,6 @@
 //! Journals that earlier versions wrote, which every later one reads.
 //!
-//! `GUIDON_BLESS=1 cargo test -p guidon-server --lib journal_of_version_3` writes that of this version anew, which is right only
+//! `GUIDON_BLESS=1 cargo test -p guidon-server --lib journal_of_version_4` writes that of this version anew, which is right only
 //! as long as no version with its form was given to anybody.
 
 use std::path::Path;
@@ -43,10 +43,42 @@ async fn a_journal_of_version_2_opens() {
 
 #[tokio::test]
 async fn a_journal_of_version_3_opens() {
+    has_an_entry_in_several_environments(&a_journal_opens("journal-3", 3).await);
+}
+
+#[tokio::test]
+async fn a_journal_of_version_4_opens() {
     if std::env::var_os("GUIDON_BLESS").is_some_and(|value| value != "0") {
         bless().await;
     }
-    let entries = a_journal_opens("journal-3", 3).await;
+    let entries = a_journal_opens("journal-4", 4).await;
+    has_an_entry_in_several_environments(&entries);
+    let kinds: Vec<&str> = entries
+        .iter()
+        .flat_map(|stored| &stored.entry.instructions)
+        .filter(|instruction| matches!(instruction.edit(), Instruction::Release(_)))
+        .map(Instruction::kind)
+        .collect();
+    let expected = [
+        "startRelease",
+        "advanceRelease",
+        "pauseRelease",
+        "resumeRelease",
+        "holdRelease",
+        "liftHold",
+        "rollBackRelease",
+        "closeIncident",
+        "restartRelease",
+        "routeInstance",
+        "noteIncident",
+        "abortRelease",
+        "startRelease",
+        "completeRelease",
+    ];
+    assert_eq!(kinds, expected, "every kind, with what it was resolved to");
+}
+
+fn has_an_entry_in_several_environments(entries: &[StoredEntry]) {
     let in_several = entries.iter().find(|stored| {
         stored.entry.instructions.iter().any(|instruction| matches!(instruction, Instruction::Within { .. }))
     });
@@ -241,14 +273,55 @@ async fn bless() {
             {"kind": "setRollout", "flag": "engine", "environment": "testing", "weights": weights}]),
         )
         .await;
+    bless_releases(&script).await;
     let head = script.end();
-    let folder = fixture("journal-3");
+    let folder = fixture("journal-4");
     let _ = fs::remove_dir_all(&folder);
     copy_dir(&site.journal(), &folder);
     for leftover in ["lock", "watermark.tmp"] {
         let _ = fs::remove_file(folder.join(leftover));
     }
-    fs::write(fixture("journal-3.head"), head).expect("writes");
+    fs::write(fixture("journal-4.head"), head).expect("writes");
+}
+
+/// A release that is taken back, looked at and started anew, with an ill instance; another one that is through.
+async fn bless_releases(script: &Script<'_>) {
+    let id = || {
+        script.world().project("default").expect("there").release("development", "engine").expect("started").id.clone()
+    };
+    let incident = || {
+        let world = script.world();
+        let mut open = world.project("default").expect("there").open_incidents("development", "engine");
+        open.next().expect("opened").id.clone()
+    };
+    let edit = async |author: &Author, kind: &str, fields: Value| {
+        let mut instruction = json!({"kind": kind, "flag": "engine"});
+        instruction.as_object_mut().expect("an object").extend(fields.as_object().expect("fields").clone());
+        script.edit(author, "development", json!([instruction])).await
+    };
+    let (operator, system) = (author(), Author::system());
+    let plan = json!({"treatment": "ai", "control": "baseline"});
+    edit(&operator, "startRelease", json!({ "plan": plan })).await;
+    edit(&system, "advanceRelease", json!({"to": 1, "release": id()})).await;
+    edit(&operator, "pauseRelease", json!({"reason": "lunch"})).await;
+    edit(&operator, "resumeRelease", json!({})).await;
+    edit(&system, "holdRelease", json!({"release": id(), "reason": "no traffic", "evidence": {"second": 1}})).await;
+    edit(&system, "liftHold", json!({"release": id()})).await;
+    edit(&system, "rollBackRelease", json!({"release": id(), "reason": "errors", "evidence": {"second": 2}})).await;
+    edit(&operator, "closeIncident", json!({"incident": incident(), "finding": "the model was too slow"})).await;
+    edit(&operator, "restartRelease", json!({})).await;
+    let until = START_MS + 24 * 60 * 60 * 1_000;
+    edit(&system, "routeInstance", json!({"release": id(), "instance": "host-7", "until": until, "reason": "slow"}))
+        .await;
+    edit(&system, "noteIncident", json!({"incident": incident(), "text": "restarted it"})).await;
+    edit(&operator, "abortRelease", json!({"reason": "enough"})).await;
+    edit(
+        &operator,
+        "startRelease",
+        json!({"plan": {"treatment": "ai", "control": "baseline", "steps": [{"share": 100_000}]}}),
+    )
+    .await;
+    edit(&system, "completeRelease", json!({"release": id(), "reason": "through"})).await;
 }
 
 fn by(author: &Author) -> String {
