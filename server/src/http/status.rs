@@ -8,6 +8,7 @@ use http::header::CONTENT_TYPE;
 use serde_json::{Value, json};
 
 use super::Api;
+use super::problem::Problem;
 use super::shown::Reader;
 use crate::journal::Health;
 use crate::state::FollowerHealth;
@@ -37,7 +38,11 @@ pub async fn show_readiness(State(api): State<Api>) -> Response {
 #[utoipa::path(get, path = "/metrics", tag = "operations", security(()),
     responses((status = 200, description = "Metrics", content_type = "application/openmetrics-text", body = String)))]
 pub async fn show_metrics(State(api): State<Api>) -> Response {
-    ([(CONTENT_TYPE, OPEN_METRICS)], api.metrics.encode()).into_response()
+    // Thousands of series take a while to write down.
+    match tokio::task::spawn_blocking(move || api.metrics.encode()).await {
+        Ok(text) => ([(CONTENT_TYPE, OPEN_METRICS)], text).into_response(),
+        Err(error) => Problem::internal(error).into_response(),
+    }
 }
 
 /// Shows version, history, revision and health, and how many projects the caller may see something of.

@@ -11,7 +11,7 @@ use crate::metrics::{LATENCY_BOUNDS, MetricsHub, Total};
 
 /// The most series that one scrape shows, each with its flag, variation and metric; of more, those that sort last are left out
 /// and counted. Some 3 kB of text each, and 400 bytes of memory while it is scraped.
-pub const MAX_SHOWN: usize = 10_000;
+pub const MAX_SHOWN: usize = 2_000;
 
 /// Names each series on `/metrics`.
 pub struct NamedSeries {
@@ -97,7 +97,7 @@ impl Collector for NamedSeries {
         family("flag_values_sum", help, MetricType::Gauge, &values, &|to, total| {
             to.encode_gauge(&(total.values.sum as f64 / VALUE_STEPS))
         })?;
-        let help = "Series that are not shown because there are more than 10,000";
+        let help = "Series that are not shown because there are more than 2,000";
         let left_out = i64::try_from(left_out).unwrap_or(i64::MAX);
         encoder.encode_descriptor("flag_series_left_out", help, None, MetricType::Gauge)?.encode_gauge(&left_out)
     }

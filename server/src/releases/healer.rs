@@ -29,7 +29,7 @@ pub const COMMAND_SECONDS: u64 = 30;
 const COMMAND_LIMIT: Duration = Duration::from_secs(COMMAND_SECONDS);
 /// What is kept of a command's output for the log, in bytes: its end.
 pub const MAX_OUTPUT_BYTES: usize = 2_048;
-/// Cases that are followed at once; more get a note and no action.
+/// Cases that are followed at once; more are in the log, and nothing is done about them.
 pub const MAX_CASES: usize = 256;
 /// The search path of commands.
 const SEARCH_PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
