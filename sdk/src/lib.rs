@@ -8,6 +8,7 @@
 //! # #[cfg(feature = "client")] {
 //! use guidon_sdk::{Client, Context};
 //!
+//! # #[derive(Clone)]
 //! # struct Document;
 //! # fn summary(_: &Document) -> String { String::new() }
 //! # fn ai_summary(_: &Document) -> Result<String, std::io::Error> { Ok(String::new()) }
@@ -24,6 +25,14 @@
 //!
 //! // The AI-written path runs only for those it is rolled out to, and the baseline answers wherever it fails.
 //! let text = guidon.path("summary-engine", &context).ai(|| ai_summary(&doc)).baseline(|| summary(&doc)).run();
+//!
+//! // What it does to errors, latency and CPU time is measured. What it does to anything else the application says.
+//! guidon.track("summary-words", &context, text.split_whitespace().count() as f64);
+//!
+//! // In a release's shadow step the AI path may run beside the baseline: only if running it has no side effects.
+//! let copy = doc.clone();
+//! let path = guidon.path("summary-engine", &context).ai(move || ai_summary(&copy)).baseline(|| summary(&doc));
+//! let text = path.shadow(|human, ai| human.len().abs_diff(ai.len()) < 100).run();
 //! # drop(text);
 //! # Ok(()) } }
 //! ```

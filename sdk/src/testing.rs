@@ -107,7 +107,8 @@ impl TestClient {
         }))
     }
 
-    /// The flag sends everybody down this code path: [`Client::path`] runs the AI path or the baseline. No circuit breaker opens.
+    /// The flag sends everybody down this code path: [`Client::path`] runs the AI path or the baseline. No circuit breaker opens,
+    /// nothing is measured, and nothing runs in the shadow.
     pub fn set_path(&self, flag: &str, ran: Ran) -> &Self {
         let variation = if ran == Ran::Ai { "ai" } else { "baseline" };
         self.define_json(&json!({

@@ -339,6 +339,7 @@ impl Embedded {
         store.register(&metrics, &changes, &hub, &clock);
         register_webhooks(&metrics, &notifications);
         metrics.register(|registry| measured.counts().register(registry));
+        outside::show_names(config, &metrics, &measured);
         let parts = Parts {
             changes,
             identity,

@@ -38,7 +38,8 @@ impl Shop {
                         {"kind": "turnFlagOn", "flag": "engine"}]);
         shop.developer.client.change("development", on.clone()).ok();
         shop.manager.client.change("staging", on.clone()).ok();
-        shop.carry_through(&shop.developer.client.change("production", on).json()["request"]);
+        // It leads to nothing that a person did not write, and applies by itself.
+        shop.developer.client.change("production", on).ok();
         shop
     }
 

@@ -66,7 +66,7 @@ impl Engine {
 fn waiting(seed: u64) -> Duration {
     let dice = mix(seed);
     let usual = 2_000 + dice % 10_000;
-    Duration::from_micros(if dice % 40 == 0 { usual + 28_000 } else { usual })
+    Duration::from_micros(if dice.is_multiple_of(40) { usual + 28_000 } else { usual })
 }
 
 fn reckon(seed: u64, rounds: u64) -> u64 {

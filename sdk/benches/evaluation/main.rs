@@ -2,12 +2,14 @@
 //!
 //! A floor is straight-line code that does just that one evaluation on the same data: what a program would do that had no
 //! flag service. Figures are medians of rounds that alternate between floor and evaluator, so that what else the machine
-//! does meets both. `-- W2` runs one workload; `-- W2 --floor 1000` and `-- W2 --guidon 1000` only so many calls of one side,
+//! does meets both. With the feature `client` three more lines (P) show what a measured path costs beside a plain call. `-- W2` runs one workload; `-- W2 --floor 1000` and `-- W2 --guidon 1000` only so many calls of one side,
 //! for counting instructions where the clock cannot be trusted.
 #![allow(clippy::print_stdout, reason = "a benchmark prints its table")]
 
 mod floors;
 mod memory;
+#[cfg(feature = "client")]
+mod paths;
 mod workloads;
 
 use std::alloc::System;
@@ -40,7 +42,7 @@ fn main() {
         });
     }
     println!("{:<44} {:>9} {:>9} {:>7} {:>12}", "workload", "floor ns", "guidon ns", "ratio", "allocations");
-    data.each(|name, floor, guidon| {
+    let line = |name: &str, floor: &dyn Fn(usize), guidon: &dyn Fn(usize)| {
         if only.as_ref().is_some_and(|only| !name.starts_with(only.as_str())) {
             return;
         }
@@ -50,7 +52,10 @@ fn main() {
         let allocations = region.change().allocations as f64 / workloads::USERS as f64;
         let ratio = guidon_time / floor_time;
         println!("{name:<44} {floor_time:>9.1} {guidon_time:>9.1} {ratio:>7.2} {allocations:>12.2}");
-    });
+    };
+    data.each(line);
+    #[cfg(feature = "client")]
+    paths::each(line);
     if only.is_some() {
         return;
     }

@@ -11,6 +11,7 @@ use super::connection::{Connector, TcpConnector, Transport};
 use super::endpoint::{ConfigError, Endpoint, tls_connector};
 use super::hook::Hook;
 use super::host::HostHook;
+use super::shadows::ShadowBudget;
 use super::sync::SyncSettings;
 use super::{Client, ConnectError, start};
 use crate::measure::HostReading;
@@ -36,6 +37,7 @@ pub struct ClientBuilder {
     request_timeout: Duration,
     pub(super) exposures: ExposureSettings,
     pub(super) breaker: Option<BreakerSettings>,
+    pub(super) shadow: ShadowBudget,
     root_certificates: Vec<Vec<u8>>,
     allow_plaintext: bool,
     connector: Arc<dyn Connector>,
@@ -98,6 +100,7 @@ impl ClientBuilder {
             request_timeout: Duration::from_secs(10),
             exposures: ExposureSettings::default(),
             breaker: Some(BreakerSettings::default()),
+            shadow: ShadowBudget::default(),
             root_certificates: Vec::new(),
             allow_plaintext: false,
             connector: Arc::new(TcpConnector),
@@ -239,6 +242,13 @@ impl ClientBuilder {
     /// this process alone, with or without the server.
     pub fn breaker(mut self, settings: impl Into<Option<BreakerSettings>>) -> Self {
         self.breaker = settings.into();
+        self
+    }
+
+    /// What AI paths that run in the shadow may take of this process; see [`Path::shadow`](super::Path::shadow). Default: two at once,
+    /// busy a tenth of one core's time; see [`ShadowBudget`].
+    pub fn shadow_budget(mut self, budget: ShadowBudget) -> Self {
+        self.shadow = budget;
         self
     }
 

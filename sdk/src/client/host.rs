@@ -18,10 +18,10 @@ pub(super) fn read(hook: &HostHook) -> Option<HostReading> {
         .ok()
 }
 
-/// Reads how this process does, for [`ClientBuilder::host_readings`](super::ClientBuilder::host_readings): on Linux its CPU
-/// utilisation since the last reading, as a share of the cores it may use (whole ones, as
-/// [`std::thread::available_parallelism`] counts them when this is called), and its resident memory. Elsewhere it is empty, but
-/// for CPU on Android, macOS and FreeBSD. It reads one small file, from memory.
+/// Reads how this process does, for [`ClientBuilder::host_readings`](super::ClientBuilder::host_readings): its CPU utilisation
+/// since the last reading, as a share of the cores it may use (whole ones, as [`std::thread::available_parallelism`] counts them
+/// when this is called), and its resident memory, out of one small file in `/proc`. On macOS and FreeBSD it tells of CPU alone, on
+/// other systems than those, Linux and Android of nothing.
 ///
 /// An application that knows how much work waits adds it:
 ///
@@ -34,7 +34,6 @@ pub(super) fn read(hook: &HostHook) -> Option<HostReading> {
 /// let hook = move || HostReading { queue_depth: Some(jobs_waiting()), ..process() };
 /// # assert_eq!(hook().queue_depth, Some(3.0));
 /// ```
-#[must_use]
 pub fn process_readings() -> impl Fn() -> HostReading + Send + Sync + 'static {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let last = Mutex::new((Instant::now(), cpu::process_time()));

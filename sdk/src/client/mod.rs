@@ -24,6 +24,7 @@ mod listeners;
 #[cfg(test)]
 mod metrics_tests;
 mod path;
+mod shadows;
 mod shared;
 mod start;
 pub mod sync;
@@ -49,7 +50,8 @@ pub use getters::{Detail, FlagHandle, FlagValue};
 pub use hook::{Call, Hook, Outcome};
 pub use host::process_readings;
 pub use listeners::{Change, Changes, MAX_CHANGES_BEHIND, Subscription};
-pub use path::{Path, PathDetail, Ran, Unset};
+pub use path::{Path, PathDetail, Ran, ShadowPath, Unset};
+pub use shadows::{ShadowBudget, ShadowReport};
 pub use shared::State;
 pub use track::MAX_METRIC_NAME;
 pub use uploads::{MAX_METRICS_AGE_SECONDS, MAX_METRICS_BYTES};
@@ -175,6 +177,12 @@ impl Client {
     #[must_use]
     pub fn directives(&self) -> Vec<RoutedAway> {
         self.inner.shared.directives.list()
+    }
+
+    /// How many AI paths this client has run in the shadow, and how many it has skipped; see [`Path::shadow`].
+    #[must_use]
+    pub fn shadows(&self) -> ShadowReport {
+        self.inner.shared.shadows.report()
     }
 
     /// Calls `listener` after every change of a flag, until the subscription is dropped. The listener runs on the client's

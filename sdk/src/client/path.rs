@@ -1,6 +1,7 @@
 //! The AI-written code path against the human baseline.
 
 mod measuring;
+mod shadow;
 
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -15,6 +16,7 @@ use crate::eval::Evaluation;
 use crate::model::Context;
 use crate::protocol::{Cause, Exposure, Revision};
 use measuring::{Measuring, metered, metered_async};
+pub use shadow::ShadowPath;
 
 /// Marks a code path that was not given yet.
 #[derive(Clone, Copy, Debug)]
@@ -107,7 +109,15 @@ impl<A, B> Path<'_, A, B> {
         A: FnOnce() -> Result<T, E>,
         B: FnOnce() -> T,
     {
-        let (decision, mut measuring) = decide(self.client, self.flag, self.context);
+        let (decision, measuring) = decide(self.client, self.flag, self.context);
+        self.finish(decision, measuring)
+    }
+
+    fn finish<T, E>(self, decision: Decision<'_>, mut measuring: Option<Measuring<'_>>) -> PathDetail<T, E>
+    where
+        A: FnOnce() -> Result<T, E>,
+        B: FnOnce() -> T,
+    {
         let attempt = match decision {
             Decision::Try(attempt) => attempt,
             Decision::Baseline(assigned, cause) => {
@@ -147,7 +157,21 @@ impl<A, B> Path<'_, A, B> {
         FA: Future<Output = Result<T, E>>,
         FB: Future<Output = T>,
     {
-        let (decision, mut measuring) = decide(self.client, self.flag, self.context);
+        let (decision, measuring) = decide(self.client, self.flag, self.context);
+        self.finish_async(decision, measuring).await
+    }
+
+    async fn finish_async<T, E, FA, FB>(
+        self,
+        decision: Decision<'_>,
+        mut measuring: Option<Measuring<'_>>,
+    ) -> PathDetail<T, E>
+    where
+        A: FnOnce() -> FA,
+        B: FnOnce() -> FB,
+        FA: Future<Output = Result<T, E>>,
+        FB: Future<Output = T>,
+    {
         let attempt = match decision {
             Decision::Try(attempt) => attempt,
             Decision::Baseline(assigned, cause) => {

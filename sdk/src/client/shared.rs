@@ -13,6 +13,7 @@ use super::directives::Directives;
 use super::exposures::Recorder;
 use super::hook::{Call, Hook, Outcome};
 use super::listeners::{Change, Listeners};
+use super::shadows::{ShadowBudget, Shadows};
 use super::windows::Windows;
 use crate::eval::{ErrorCode, Evaluation, FlagRef, evaluate, evaluate_at};
 use crate::model::Context;
@@ -51,6 +52,7 @@ pub(crate) struct Shared {
     pub(super) complained: AtomicBool,
     pub(super) directives: Directives,
     pub(super) breakers: Breakers,
+    pub(super) shadows: Shadows,
     pub(super) hooks: Box<[Arc<dyn Hook>]>,
     pub(super) listeners: Listeners,
 }
@@ -77,6 +79,7 @@ impl Shared {
         recording: bool,
         windows: Option<Windows>,
         breaker: Option<BreakerSettings>,
+        shadow: ShadowBudget,
         hooks: Vec<Arc<dyn Hook>>,
     ) -> Self {
         Self {
@@ -88,6 +91,7 @@ impl Shared {
             complained: AtomicBool::new(false),
             directives: Directives::default(),
             breakers: Breakers::new(breaker),
+            shadows: Shadows::new(shadow),
             hooks: hooks.into(),
             listeners: Listeners::new(),
         }

@@ -11,6 +11,7 @@ use super::config::ClientBuilder;
 use super::driver::{Driver, Parts};
 use super::endpoint::ConfigError;
 use super::exposures::{Outbox, Recorder};
+use super::shadows::ShadowBudget;
 use super::shared::{Shared, State, Status};
 use super::sync::SyncMachine;
 use super::windows::Windows;
@@ -25,8 +26,14 @@ pub(super) async fn connect(mut builder: ClientBuilder) -> Result<Client, Connec
     let transport = Arc::new(builder.transport()?);
     let (recorder, queue) = Recorder::new(builder.exposures.queue);
     let hooks = std::mem::take(&mut builder.hooks);
-    let shared =
-        Arc::new(Shared::new(recorder, builder.exposures.enabled, Some(Windows::new()), builder.breaker, hooks));
+    let shared = Arc::new(Shared::new(
+        recorder,
+        builder.exposures.enabled,
+        Some(Windows::new()),
+        builder.breaker,
+        builder.shadow,
+        hooks,
+    ));
     let mut hello = Hello { epoch: clock::new_epoch(), ..builder.hello.clone() };
     let scope = builder.scope();
     if let Some((snapshot, own)) = first_snapshot(&builder, &scope).await {
@@ -109,7 +116,14 @@ impl Client {
     #[must_use]
     pub fn offline(snapshot: Snapshot) -> Self {
         let (recorder, _) = Recorder::new(1);
-        let shared = Arc::new(Shared::new(recorder, false, None, Some(BreakerSettings::default()), Vec::new()));
+        let shared = Arc::new(Shared::new(
+            recorder,
+            false,
+            None,
+            Some(BreakerSettings::default()),
+            ShadowBudget::default(),
+            Vec::new(),
+        ));
         let client = Self { inner: Arc::new(Inner { shared, control: None, keeper: None }) };
         client.serve_offline(snapshot);
         client
@@ -124,7 +138,7 @@ impl Client {
         exposures: usize,
     ) -> (Self, mpsc::Receiver<crate::protocol::Exposure>) {
         let (recorder, queue) = Recorder::new(exposures);
-        let shared = Arc::new(Shared::new(recorder, true, windows, breaker, hooks));
+        let shared = Arc::new(Shared::new(recorder, true, windows, breaker, ShadowBudget::default(), hooks));
         (Self { inner: Arc::new(Inner { shared, control: None, keeper: None }) }, queue)
     }
 

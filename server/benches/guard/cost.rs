@@ -4,8 +4,12 @@ use std::hint::black_box;
 use std::time::Instant;
 
 use guidon_sdk::measure::sketch::bucket;
+use guidon_sdk::measure::{MetricRow, MetricsBatch, PATH_METRIC};
+use guidon_sdk::protocol::ClientMessage;
+use guidon_server::assignments::Origin;
 use guidon_server::metrics::{
-    Arm, InstanceId, Intake, IntakeLimits, Receipt, Row, Series, SeriesLimits, Tally, UnitMemory,
+    Arm, InstanceId, Intake, IntakeLimits, MetricsHub, MetricsSink, Receipt, Row, Sender, Series, SeriesLimits, Tally,
+    UnitMemory, WatchKey, WatchSpec,
 };
 use guidon_server::releases::guard::Guard;
 use guidon_server::releases::guard::thresholds::Limit;
@@ -30,6 +34,12 @@ pub fn print() {
     let (times, rows) = merging();
     println!(
         "merge, {INSTANCES} instances x {FLAGS} flags, {rows} rows a second      {:>8.1} ms a second (median), {:>7.1} ms (worst)",
+        times.0, times.1
+    );
+    let (times, bytes) = receiving();
+    let of_a_batch = times.0 * 1_000.0 / INSTANCES as f64;
+    println!(
+        "receive, JSON of {bytes} bytes a batch, {FLAGS} flags watched     {:>8.1} ms a second (median), {:>7.1} ms (worst), {of_a_batch:.0} us a batch",
         times.0, times.1
     );
 }
@@ -154,4 +164,80 @@ fn merging() -> ((f64, f64), usize) {
         times.push(now_ms(start) - before);
     }
     (median_and_worst(times), count)
+}
+
+/// What an instance sends for one second: for each flag one call of the treatment and nine of the control.
+fn batch(random: &mut Random, instance: u64, second: u64) -> String {
+    let of_arm = |random: &mut Random, flag: usize, arm, requests, variation: &str| {
+        let row = row(random, second, arm, instance, requests);
+        MetricRow {
+            second,
+            flag: format!("flag-{flag}"),
+            variation: variation.to_owned(),
+            metric: PATH_METRIC.to_owned(),
+            revision: 7,
+            count: row.tally.count,
+            errors: row.tally.errors,
+            units: row.tally.units,
+            failing_units: row.tally.failing_units,
+            units_at_risk: row.tally.units_at_risk,
+            latency: row.tally.latency,
+            // Most units were met before: a unit is new about once in ten calls.
+            first_seen: vec![random.bits()],
+            first_failing: row.first_failing,
+            first_latency: vec![(random.bits(), 500)],
+            ..MetricRow::default()
+        }
+    };
+    let mut rows = Vec::new();
+    for flag in 0..FLAGS {
+        rows.push(of_arm(random, flag, Arm::Treatment, 1, "ai"));
+        rows.push(of_arm(random, flag, Arm::Control, 9, "human"));
+    }
+    let batch = MetricsBatch { batch: second - BEGIN + 1, at: second * 1_000 + 1_005, rows, ..MetricsBatch::default() };
+    serde_json::to_string(&ClientMessage::Metrics(batch)).expect("a batch is JSON")
+}
+
+/// The first second, since 1970.
+const BEGIN: u64 = 1_800_000_000;
+
+/// Milliseconds of one second's batches from the text that a connection reads to the series that releases watch, and the bytes of
+/// one batch. What the socket, its frames and TLS cost is not in it.
+fn receiving() -> ((f64, f64), usize) {
+    let mut random = Random::new(13);
+    let hub = MetricsHub::new(IntakeLimits { warm_up_seconds: 0, ..IntakeLimits::default() });
+    let origin = Origin { project: "p".into(), environment: "e".into() };
+    let keys: Vec<WatchKey> =
+        (0..FLAGS).map(|flag| WatchKey { origin: origin.clone(), flag: format!("flag-{flag}") }).collect();
+    for key in &keys {
+        let spec = WatchSpec {
+            release: "r".to_owned(),
+            treatment: "ai".to_owned(),
+            control: "human".to_owned(),
+            metrics: vec![PATH_METRIC.to_owned()],
+            windows: vec![(PATH_METRIC.to_owned(), 60)],
+            min_revision: 1,
+            seconds: 600,
+        };
+        hub.watch(key, spec, BEGIN * 1_000).expect("there is room");
+    }
+    let mut senders: Vec<Sender> =
+        (0..INSTANCES).map(|instance| Sender::new(origin.clone(), &format!("instance-{instance}"), 1)).collect();
+    let (start, mut times, mut bytes) = (Instant::now(), Vec::new(), 0);
+    for second in BEGIN..BEGIN + SECONDS {
+        let texts: Vec<String> = (0..INSTANCES).map(|instance| batch(&mut random, instance, second)).collect();
+        bytes = texts.iter().map(String::len).sum::<usize>() / texts.len();
+        let before = now_ms(start);
+        for (sender, text) in senders.iter_mut().zip(&texts) {
+            let Ok(ClientMessage::Metrics(batch)) = serde_json::from_str(text) else { panic!("a batch is read") };
+            hub.receive(sender, batch, second * 1_000 + 1_010);
+        }
+        for key in &keys {
+            hub.advance(key, (second + 2) * 1_000, |_, series, gaps| {
+                black_box((series.len(), gaps));
+            });
+        }
+        times.push(now_ms(start) - before);
+    }
+    (median_and_worst(times), bytes)
 }

@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::StartError;
 use crate::config::{Config, HEALING_SECRET, PROMETHEUS_TOKEN};
-use crate::monitoring::Prometheus;
+use crate::metrics::MetricsHub;
+use crate::monitoring::{NamedSeries, Prometheus};
 use crate::notifications::signature::Secret;
 use crate::notifications::{HttpCaller, SystemResolver};
 use crate::releases::runner::Monitor;
+use crate::telemetry::Metrics;
 
 /// Calls webhooks, and healing actions that are calls.
 pub(super) fn caller(config: &Config) -> Result<Arc<HttpCaller>, StartError> {
@@ -32,4 +34,12 @@ pub(super) fn healing_secret(config: &Config) -> Result<Option<Secret>, StartErr
     };
     let message = "the secret is written whsec_ and Base64, as `echo whsec_$(openssl rand -base64 32)` makes one";
     Secret::parse(&text).map(Some).ok_or(StartError::Healing(message))
+}
+
+/// Shows what instances count by name, if the operator wants that.
+pub(super) fn show_names(config: &Config, metrics: &Metrics, measured: &Arc<MetricsHub>) {
+    if config.monitoring.metrics_names {
+        let named = NamedSeries::new(Arc::clone(measured));
+        metrics.register(|registry| registry.register_collector(Box::new(named)));
+    }
 }

@@ -49,7 +49,7 @@ pub enum ReadBackupError {
     #[error("the backup is cut off after byte {0}; take it again")]
     CutOff(u64),
     /// A part of it is not what was written.
-    #[error("the backup is damaged or was changed: at byte {offset}, {what}")]
+    #[error("the backup is damaged, was changed or is of a later version: at byte {offset}, {what}")]
     Damaged {
         /// Where the block starts.
         offset: u64,

@@ -231,13 +231,14 @@ pub enum ChangeError {
     #[error("`{}` needs a second factor that was proved in the last ten minutes", .0.action)]
     FactorNeeded(Refused),
     /// A later entry touched an object the change names.
-    #[error("the change was made for revision {expected}, and what it names has changed since")]
+    #[error("{}", conflict(*.expected, *.revision, .entries))]
     Conflict {
         /// The revision the change named.
         expected: u64,
         /// The revision now.
         revision: u64,
-        /// The later entries that touch what the change names, oldest first; the last 100 of them.
+        /// The later entries that touch what the change names, oldest first; the last 100 of them. None if more entries lie
+        /// between than are looked through.
         entries: Vec<Arc<Entry>>,
     },
     /// The idempotency key was used for another request within 24 hours.
@@ -266,6 +267,16 @@ pub enum ChangeError {
         /// Why.
         reason: String,
     },
+}
+
+fn conflict(expected: u64, revision: u64, entries: &[Arc<Entry>]) -> String {
+    match entries {
+        [] => format!(
+            "the change was made for revision {expected}, and the store is at {revision}: too many entries lie between to see \
+             whether they changed what it names; look at it again, and name the present revision"
+        ),
+        _ => format!("the change was made for revision {expected}, and what it names has changed since"),
+    }
 }
 
 fn refusal(refused: &Refused) -> String {

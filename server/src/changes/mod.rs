@@ -43,6 +43,8 @@ pub use request::{ChangeRequest, RequestEdit};
 pub use requests::RequestRevision;
 pub use revert::RevertDraft;
 pub(crate) use rollback::Rehearsal;
+#[cfg(test)]
+pub(crate) use rollback::{MAX_CANDIDATES, MAX_LOOK_BACK_ENTRIES};
 pub use rollback::{RollbackDraft, RollbackOutcome};
 pub use service::{ChangeService, DEFAULT_PROJECT, Parts};
 

@@ -21,11 +21,11 @@ use crate::policy::Direction;
 use crate::state::{Project, World};
 
 /// Most entries that are looked back over for the last stable state.
-const MAX_LOOK_BACK_ENTRIES: u64 = 20_000;
+pub(crate) const MAX_LOOK_BACK_ENTRIES: u64 = 20_000;
 /// Entries read at once.
 const READ_ENTRIES: usize = 500;
 /// Most changes of the flag that are looked at for one that moved somebody.
-const MAX_CANDIDATES: usize = 50;
+pub(crate) const MAX_CANDIDATES: usize = 50;
 
 /// A rollback as it is asked for.
 #[derive(Clone, Debug, Default, PartialEq)]

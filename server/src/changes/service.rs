@@ -37,7 +37,7 @@ const MAX_RECENT_ENTRIES: usize = 256;
 const MAX_CONFLICT_ENTRIES: usize = 100;
 
 /// Most entries that are read back to find conflicts; a change made for an older revision conflicts as a whole.
-const MAX_LOOK_BACK_ENTRIES: u64 = 10_000;
+pub(super) const MAX_LOOK_BACK_ENTRIES: u64 = 10_000;
 
 /// How often a change is prepared again because another server wrote first, before it is given up as [`ChangeError::Busy`].
 const MAX_ATTEMPTS: usize = 200;

@@ -19,6 +19,9 @@ use crate::log::RealFiles;
 pub struct ExportArgs {
     /// File to write; it holds targeting keys and names in clear and is created with mode 600
     file: PathBuf,
+    /// Last entry to export; what came later is left behind. For an older version, which says which entry it cannot read
+    #[arg(long, value_name = "REVISION", value_parser = clap::value_parser!(u64).range(1..))]
+    to_revision: Option<u64>,
     #[command(flatten)]
     data: DataArgs,
 }
@@ -41,7 +44,8 @@ pub fn export(args: &ExportArgs, output: &Output) -> Result<(), CliError> {
     }
     let vault = app::open_vault(data).map_err(|error| CliError::Usage(format!("{error}")))?;
     let bar = progress::bar(output, 0, "bytes");
-    let done = journal::export(&*RealFiles::shared(), &folder, &*vault, &args.file, &mut |step| show(&bar, step));
+    let (files, mut step) = (RealFiles::shared(), |step| show(&bar, step));
+    let done = journal::export(&*files, &folder, &*vault, &args.file, args.to_revision, &mut step);
     bar.finish_and_clear();
     let done = done.map_err(|error| failed(&error))?;
     print(&done, output, &format!("Exported {} entries to {}.", done.head.revision, args.file.display()))
@@ -87,9 +91,10 @@ fn failed(error: &TransferError) -> CliError {
         TransferError::Journal(VerifyError::Open(_)) | TransferError::BadLine { .. } => {
             CliError::Damaged(error.to_string())
         }
-        TransferError::Taken { .. } | TransferError::Vault(_) | TransferError::Journal(VerifyError::NoJournal(_)) => {
-            CliError::Usage(error.to_string())
-        }
+        TransferError::Taken { .. }
+        | TransferError::NotSoFar { .. }
+        | TransferError::Vault(_)
+        | TransferError::Journal(VerifyError::NoJournal(_)) => CliError::Usage(error.to_string()),
         TransferError::Append(_) | TransferError::Io { .. } => CliError::Unexpected(error.to_string()),
     }
 }

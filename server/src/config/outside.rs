@@ -18,6 +18,10 @@ pub struct MonitoringOptions {
     /// File that holds the bearer token for it; or set GUIDON_PROMETHEUS_TOKEN. Without either it is asked without one.
     #[arg(long, env = "GUIDON_PROMETHEUS_TOKEN_FILE", value_name = "FILE")]
     pub prometheus_token_file: Option<PathBuf>,
+    /// Shows on /metrics what each flag's variations do: calls, errors, latencies, tracked values. /metrics needs no credential,
+    /// and then names projects, environments and flags to whoever reaches it.
+    #[arg(long, env = "GUIDON_METRICS_NAMES")]
+    pub metrics_names: bool,
 }
 
 /// What the server may do about instances that fail.

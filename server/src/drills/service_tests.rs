@@ -11,7 +11,9 @@ use super::*;
 use crate::assignments::anonymize::PseudonymKey;
 use crate::assignments::{BatchLimits, MemoryAssignments, Origin, Reservoir};
 use crate::changes::tests::{Server, author, draft, engine_flag};
-use crate::changes::{Author, ChangeError, Instruction, RollbackDraft, RollbackOutcome};
+use crate::changes::{
+    Author, ChangeError, Instruction, MAX_CANDIDATES, MAX_LOOK_BACK_ENTRIES, Problem, RollbackDraft, RollbackOutcome,
+};
 use crate::policy::PrincipalKind;
 
 struct Answers(ProbeReport);
@@ -91,8 +93,12 @@ fn request() -> DrillRequest {
 }
 
 fn code<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> String {
+    problem(result).code.to_string()
+}
+
+fn problem<T: std::fmt::Debug>(result: Result<T, ChangeError>) -> Problem {
     match result {
-        Err(ChangeError::Invalid { problems } | ChangeError::NotFound { problems }) => problems[0].code.to_string(),
+        Err(ChangeError::Invalid { problems } | ChangeError::NotFound { problems }) => problems[0].clone(),
         other => panic!("{other:?}"),
     }
 }
@@ -119,6 +125,27 @@ async fn a_rollback_goes_to_the_state_before_the_last_move_and_twice_goes_furthe
     assert_eq!((named.to_revision, bench.weight()), (5, json!(50_000)));
     let now = bench.server.service.world().revision;
     assert_eq!(code(bench.roll_back(Some(now)).await), "outOfRange");
+}
+
+#[tokio::test]
+async fn a_rollback_that_finds_nothing_within_its_bounds_says_so() {
+    let bench = Bench::start(ProbeReport::default()).await;
+    // Each moves nobody while the flag is on, and none is passed over without being looked at.
+    for number in 0..MAX_CANDIDATES {
+        let variation = ["ai", "baseline"][number % 2];
+        bench.submit(json!([{"kind": "setOffVariation", "flag": "engine", "variation": variation}])).await;
+        if number + 2 == MAX_CANDIDATES {
+            let dry = bench.server.service.rollback_target("default", "development", "engine", None).await.unwrap();
+            assert_eq!(dry.to_revision, 4, "the last one that is looked at");
+        }
+    }
+    let problem = problem(bench.roll_back(None).await);
+    assert_eq!((problem.pointer.as_str(), &*problem.code), ("/toRevision", "notFoundInBounds"));
+    let said = format!("within the last {MAX_LOOK_BACK_ENTRIES} entries and its last {MAX_CANDIDATES} changes");
+    assert!(problem.message.contains(&said), "{}", problem.message);
+    assert!(problem.message.contains("name the revision"), "{}", problem.message);
+    let named = bench.roll_back(Some(4)).await.unwrap();
+    assert_eq!((named.to_revision, bench.weight()), (4, json!(5_000)), "and that is a way");
 }
 
 #[tokio::test]

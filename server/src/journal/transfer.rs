@@ -123,6 +123,14 @@ pub enum TransferError {
         /// What is wrong.
         what: String,
     },
+    /// It was to be exported further than it goes.
+    #[error("the journal ends with entry {end}: there is no entry {last} to export up to")]
+    NotSoFar {
+        /// The last entry that was asked for.
+        last: u64,
+        /// The last one there is.
+        end: u64,
+    },
     /// The place to write to is taken.
     #[error("{}: {what}", path.display())]
     Taken {
@@ -171,8 +179,9 @@ impl<W: Write> Lines<W> {
 }
 
 /// Exports the journal in `journal_dir`, with what it refers to in `vault`, to the new file `to`, which appears when it is
-/// whole. Every checksum and the chain are verified on the way. Takes no lock on the journal: of a running server's history
-/// it takes what is there. Blocks.
+/// whole. Entries after the revision `last` are left out and not read: this may be an older version, to which somebody goes
+/// back. Every checksum and the chain are verified on the way, of those too. Takes no lock on the journal: of a running server's history it takes what is
+/// there. Blocks.
 ///
 /// # Errors
 ///
@@ -182,6 +191,7 @@ pub fn export(
     journal_dir: &Path,
     vault: &dyn Vault,
     to: &Path,
+    last: Option<u64>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Transferred, TransferError> {
     if to.exists() {
@@ -190,7 +200,7 @@ pub fn export(
     let mut unfinished = to.as_os_str().to_owned();
     unfinished.push(".unfinished");
     let unfinished = PathBuf::from(unfinished);
-    let done = export_to(files, journal_dir, vault, &unfinished, progress)
+    let done = export_to(files, journal_dir, vault, &unfinished, last, progress)
         .and_then(|done| publish(&unfinished, to).map(|()| done).map_err(at(to)));
     if done.is_err() {
         // What is left of it is of no use, and may hold personal data.
@@ -210,6 +220,7 @@ fn export_to(
     journal_dir: &Path,
     vault: &dyn Vault,
     path: &Path,
+    last: Option<u64>,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Transferred, TransferError> {
     let history = super::history(files, journal_dir)?.ok_or_else(|| VerifyError::NoJournal(journal_dir.to_owned()))?;
@@ -219,9 +230,13 @@ fn export_to(
     let note = "A history of Guidon. It holds personal data in clear: keep it as you keep the vault.".to_owned();
     lines.write(&Line::Header { format: EXPORT_FORMAT, history: history.clone(), note }).map_err(at(path))?;
     let mut referred: [BTreeSet<String>; 3] = Default::default();
-    let mut failed = None;
+    let (mut failed, mut head) = (None, Head::EMPTY);
     let verified = walk(files, journal_dir, progress, &mut |raw| {
+        if last.is_some_and(|last| raw.revision() > last) {
+            return Ok(());
+        }
         let stored = raw.read()?;
+        head = stored.head();
         visit_entry(&stored.entry, &mut |set| {
             referred[RecordKind::KeySet as usize].insert(set.id.clone());
         });
@@ -237,7 +252,10 @@ fn export_to(
     if let Some(error) = failed {
         return Err(at(path)(error));
     }
-    let head = verified?.head;
+    let end = verified?.head.revision;
+    if let Some(last) = last.filter(|last| *last > end) {
+        return Err(TransferError::NotSoFar { last, end });
+    }
     let (mut records, mut erased) = (0, 0);
     for (kind, ids) in RecordKind::ALL.into_iter().zip(referred) {
         for id in ids {

@@ -6,7 +6,7 @@ use super::*;
 use crate::changes::Instruction;
 use crate::clock::ManualClock;
 use crate::journal::conformance::sample;
-use crate::journal::{FileJournal, Journal, Options, verify};
+use crate::journal::{ENTRY_FORMAT, FileJournal, Journal, Options, verify};
 use crate::log::RealFiles;
 use crate::vault::MemoryVault;
 
@@ -57,10 +57,10 @@ async fn a_history_moves_whole_and_gets_an_id_of_its_own() {
     let dir = tempfile::tempdir().expect("a folder");
     let (old, file, new) = (dir.path().join("old"), dir.path().join("history.ndjson"), dir.path().join("new"));
     let vault = history(&old, 2_500).await;
-    let exported = export(&RealFiles, &old, &vault, &file, &mut |_| {}).expect("exports");
+    let exported = export(&RealFiles, &old, &vault, &file, None, &mut |_| {}).expect("exports");
     assert_eq!((exported.head.revision, exported.records, exported.erased), (2_500, 2, 1));
     assert_eq!(fs::metadata(&file).expect("there").permissions().mode() & 0o777, 0o600);
-    let again = export(&RealFiles, &old, &vault, &file, &mut |_| {});
+    let again = export(&RealFiles, &old, &vault, &file, None, &mut |_| {});
     assert!(matches!(again, Err(TransferError::Taken { .. })), "{again:?}");
 
     let (imported, new_vault) = import_into(&file, &new).await;
@@ -85,7 +85,7 @@ async fn a_tampered_or_cut_file_is_refused_and_makes_no_store() {
     let dir = tempfile::tempdir().expect("a folder");
     let (old, file, new) = (dir.path().join("old"), dir.path().join("history.ndjson"), dir.path().join("new"));
     let vault = history(&old, 6).await;
-    export(&RealFiles, &old, &vault, &file, &mut |_| {}).expect("exports");
+    export(&RealFiles, &old, &vault, &file, None, &mut |_| {}).expect("exports");
     let text = fs::read_to_string(&file).expect("reads");
     let lines: Vec<&str> = text.lines().collect();
     assert_eq!(lines.len(), 10, "header, six entries, two records, end");
@@ -126,6 +126,32 @@ async fn a_tampered_or_cut_file_is_refused_and_makes_no_store() {
 }
 
 #[tokio::test]
+async fn what_an_older_version_cannot_read_is_left_behind() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let [old, file, new] = ["old", "file", "new"].map(|name| dir.path().join(name));
+    let vault = history(&old, 5).await;
+    // As a later version goes on with it; its last entry names somebody new.
+    let journal = open(&old);
+    let mut entry = sample(6);
+    (entry.format, entry.actor_id) = (ENTRY_FORMAT + 1, "a-2".to_owned());
+    journal.append(5, entry).await.expect("taken").durable.await.expect("stored");
+    journal.close().expect("closes");
+    let refused =
+        export(&RealFiles, &old, &vault, &file, None, &mut |_| {}).expect_err("it cannot be read").to_string();
+    assert!(refused.contains("entry 6") && refused.contains("install the later version again"), "{refused}");
+    let cut = export(&RealFiles, &old, &vault, &file, Some(5), &mut |_| {}).expect("up to there it can");
+    assert_eq!((cut.head.revision, cut.records, cut.erased), (5, 2, 1), "and nothing of whom the rest names");
+    let (imported, _) = import_into(&file, &new).await;
+    assert_eq!(imported.expect("imports").head, cut.head);
+    let read = open(&new.join("journal")).read(0, 10).await.expect("reads");
+    assert_eq!(read.last().map(StoredEntry::head), Some(cut.head));
+
+    let beyond = export(&RealFiles, &new.join("journal"), &vault, &dir.path().join("beyond"), Some(6), &mut |_| {});
+    assert!(matches!(beyond, Err(TransferError::NotSoFar { last: 6, end: 5 })), "{beyond:?}");
+    assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 3, "no file is left behind");
+}
+
+#[tokio::test]
 async fn a_damaged_journal_is_not_exported() {
     let dir = tempfile::tempdir().expect("a folder");
     let (old, file) = (dir.path().join("old"), dir.path().join("history.ndjson"));
@@ -134,7 +160,7 @@ async fn a_damaged_journal_is_not_exported() {
     let mut bytes = fs::read(&segment).expect("reads");
     bytes[900] ^= 1;
     fs::write(&segment, bytes).expect("writes");
-    let refused = export(&RealFiles, &old, &vault, &file, &mut |_| {});
+    let refused = export(&RealFiles, &old, &vault, &file, None, &mut |_| {});
     assert!(matches!(refused, Err(TransferError::Journal(_))), "{refused:?}");
     assert_eq!(fs::read_dir(dir.path()).expect("reads").count(), 1, "no file is left behind");
     assert!(verify(&RealFiles, &old, &mut |_| {}).is_err());

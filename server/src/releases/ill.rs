@@ -9,7 +9,7 @@ pub const MIN_INSTANCES: usize = 3;
 /// The largest share of the instances that can be ill at once; more is the release.
 pub const MAX_ILL_SHARE: f64 = 1.0 / 3.0;
 /// Failures, or calls for latencies, below which an instance is not judged.
-const MIN_FAILURES: u64 = 5;
+const MIN_FAILURES: u64 = 3;
 const MIN_CALLS: u64 = 30;
 /// Chance, over all instances, that a healthy one is called ill where a release is about to be taken back. In doubt it is the
 /// instance: then the tests begin anew, and a release that is bad after all is taken back a second or two later.

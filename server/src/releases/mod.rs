@@ -26,6 +26,9 @@ pub(crate) mod resolve;
 pub mod runner;
 pub mod watching;
 
+#[cfg(test)]
+mod machine_tests;
+
 pub use edit::ReleaseEdit;
 pub use live::{Live, ReleaseWatch};
 pub use plan::{External, Healing, Learned, PlanKind, ReleasePlan, Step};

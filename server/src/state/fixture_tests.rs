@@ -1,18 +1,19 @@
 //! Journals that earlier versions wrote, which every later one reads.
 //!
-//! `GUIDON_BLESS=1 cargo test -p guidon-server --lib journal_of_version_3` writes that of this version anew, which is right only
+//! `GUIDON_BLESS=1 cargo test -p guidon-server --lib journal_of_version_4` writes that of this version anew, which is right only
 //! as long as no version with its form was given to anybody.
 
 use std::path::Path;
 
-use guidon_sdk::model::Flag;
+use guidon_sdk::model::{Flag, Serve};
 
 use super::*;
 use crate::changes::request::RequestState;
 use crate::changes::{Author, ChangeDraft, ChangeOutcome, Instruction, RequestEdit};
 use crate::identity::DirectoryEdit;
-use crate::journal::{Entry, Journal, StoredEntry, verify};
+use crate::journal::{ENTRY_FORMAT, Entry, FileJournal, Journal, Options, StoredEntry, conformance, verify};
 use crate::policy::{PrincipalKind, RiskLevel};
+use crate::releases::{IncidentKind, ReleaseState};
 
 fn fixture(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../tests/fixtures").join(name)
@@ -43,10 +44,40 @@ async fn a_journal_of_version_2_opens() {
 
 #[tokio::test]
 async fn a_journal_of_version_3_opens() {
+    let (entries, _) = a_journal_opens("journal-3", 3).await;
+    one_is_in_several_environments(&entries);
+}
+
+#[tokio::test]
+async fn a_journal_of_version_4_opens() {
     if std::env::var_os("GUIDON_BLESS").is_some_and(|value| value != "0") {
         bless().await;
     }
-    let entries = a_journal_opens("journal-3", 3).await;
+    let (entries, world) = a_journal_opens("journal-4", 4).await;
+    one_is_in_several_environments(&entries);
+    let project = world.project("default").expect("there");
+    let place = ("development".to_owned(), "engine".to_owned());
+    let release = &project.releases[&place];
+    assert_eq!((release.state, release.step), (ReleaseState::RolledBack, 1));
+    assert_eq!(release.reason, "errors: 9 % against 1 %");
+    let incidents: Vec<_> = project.incidents.values().map(|incident| (incident.kind, &incident.release)).collect();
+    assert_eq!(incidents.len(), 2, "{incidents:?}");
+    for kind in [IncidentKind::Instance, IncidentKind::RolledBack] {
+        assert!(incidents.contains(&(kind, &release.id)), "{incidents:?}");
+    }
+    let taken_back = release.incident.as_ref().and_then(|id| project.incidents.get(id)).expect("it has one");
+    assert_eq!(taken_back.evidence, json!({"treatment": 0.09, "control": 0.01}));
+    assert_eq!(taken_back.notes.len(), 1);
+    let closed = taken_back.finding.as_ref().expect("it was closed");
+    assert_eq!(closed.finding, "a cache was missing; fixed in the next build");
+    // What was served before the release is served again.
+    let config = &project.flags["engine"].stored.environments["development"];
+    let Serve::Rollout(rollout) = &config.fallthrough else { panic!("{config:?}") };
+    assert_eq!(rollout.weights["ai"], 50_000);
+}
+
+/// One entry has instructions in environments of their own.
+fn one_is_in_several_environments(entries: &[StoredEntry]) {
     let in_several = entries.iter().find(|stored| {
         stored.entry.instructions.iter().any(|instruction| matches!(instruction, Instruction::Within { .. }))
     });
@@ -55,8 +86,39 @@ async fn a_journal_of_version_3_opens() {
     assert_eq!(entry.objects.len(), 2);
 }
 
-/// Opens the fixture of this name, checks what everybody did in it, and answers its entries.
-async fn a_journal_opens(name: &str, format: u32) -> Vec<StoredEntry> {
+#[tokio::test]
+async fn an_entry_of_a_later_version_stops_the_start_and_changes_nothing() {
+    let site = Site::new();
+    let world = site.change(vec![json!([engine_flag("engine")])]).await;
+    // A later version goes on, with the journal and with the copy that spares reading it.
+    let opened = FileJournal::open(RealFiles::shared(), &site.journal(), Options::default(), &*site.clock, |_| Ok(()));
+    let journal = opened.expect("opens").0;
+    let entry = Entry { format: ENTRY_FORMAT + 1, ..conformance::sample(1) };
+    let appending = journal.append(world.revision, entry).await.expect("taken");
+    appending.durable.await.expect("stored");
+    journal.close().expect("closes");
+    let (mut store, stored) =
+        StoreFolder::new(&site.state(), Duration::from_secs(60)).open().expect("opens").expect("there");
+    let mark = crate::state::sled::Mark {
+        entry_format: ENTRY_FORMAT + 1,
+        revision: appending.stored.entry.revision,
+        hash: appending.stored.hash.to_string(),
+        ..stored.mark
+    };
+    store.write(&mark, Vec::new()).expect("writes");
+    drop(store);
+
+    let bytes = || files_in(&site.journal()).into_iter().map(|path| fs::read(path).expect("reads")).collect::<Vec<_>>();
+    let before = bytes();
+    let refused = site.try_open().err().expect("it is refused").to_string();
+    let later = format!("it has format {} and this version knows formats up to {ENTRY_FORMAT}", ENTRY_FORMAT + 1);
+    let named = format!("entry {}", appending.stored.entry.revision);
+    assert!(refused.contains(&named) && refused.contains(&later) && refused.contains("install the later"), "{refused}");
+    assert!(bytes() == before, "the journal is as it was");
+}
+
+/// Opens the fixture of this name, checks what everybody did in it, and answers its entries and the world.
+async fn a_journal_opens(name: &str, format: u32) -> (Vec<StoredEntry>, World) {
     let site = Site::new();
     copy_dir(&fixture(name), &site.journal());
     let opened = site.open();
@@ -116,7 +178,7 @@ async fn a_journal_opens(name: &str, format: u32) -> Vec<StoredEntry> {
     let again = site.open();
     assert_eq!(again.report.loaded_revision, Some(world.revision), "{:?}", again.report);
     assert_eq!(again.world, world);
-    entries
+    (entries, world)
 }
 
 /// Writes the journal of this version: somebody of every kind does what there is to do.
@@ -241,14 +303,15 @@ async fn bless() {
             {"kind": "setRollout", "flag": "engine", "environment": "testing", "weights": weights}]),
         )
         .await;
+    script.a_release_is_taken_back(&developer).await;
     let head = script.end();
-    let folder = fixture("journal-3");
+    let folder = fixture("journal-4");
     let _ = fs::remove_dir_all(&folder);
     copy_dir(&site.journal(), &folder);
     for leftover in ["lock", "watermark.tmp"] {
         let _ = fs::remove_file(folder.join(leftover));
     }
-    fs::write(fixture("journal-3.head"), head).expect("writes");
+    fs::write(fixture("journal-4.head"), head).expect("writes");
 }
 
 fn by(author: &Author) -> String {
@@ -321,6 +384,44 @@ impl<'a> Script<'a> {
     async fn step(&self, author: &Author, edit: RequestEdit) {
         self.tick();
         self.service.act_on_request(author, "default", edit, None).await.expect("it may be");
+    }
+
+    /// A release goes a step on, one instance is ill, then all are; somebody looks into it.
+    async fn a_release_is_taken_back(&self, author: &Author) {
+        let release = |world: &World| {
+            let place = ("development".to_owned(), "engine".to_owned());
+            world.project("default").expect("there").releases[&place].clone()
+        };
+        let system = Author::system();
+        let steps = json!([{"share": 60_000}, {"share": 100_000, "minimumSeconds": 600}]);
+        let start = json!([{"kind": "startRelease", "flag": "engine", "plan": {"steps": steps}}]);
+        self.edit(author, "development", start).await;
+        let id = release(&self.world()).id.clone();
+        let of_guard = |mut edit: Value| {
+            edit["flag"] = json!("engine");
+            edit["release"] = json!(id);
+            json!([edit])
+        };
+        for edit in [
+            json!({"kind": "holdRelease", "reason": "too few people"}),
+            json!({"kind": "liftHold"}),
+            json!({"kind": "advanceRelease"}),
+            json!({"kind": "routeInstance", "instance": "i-1", "until": START_MS + 3_600_000, "reason": "one is ill"}),
+        ] {
+            self.edit(&system, "development", of_guard(edit)).await;
+        }
+        for edit in ["pauseRelease", "resumeRelease"] {
+            self.edit(author, "development", json!([{"kind": edit, "flag": "engine"}])).await;
+        }
+        let back = json!({"kind": "rollBackRelease", "reason": "errors: 9 % against 1 %",
+            "evidence": {"treatment": 0.09, "control": 0.01}});
+        self.edit(&system, "development", of_guard(back)).await;
+        let incident = release(&self.world()).incident.clone().expect("it was opened");
+        let note = json!({"kind": "noteIncident", "flag": "engine", "incident": incident, "text": "the hook was told"});
+        self.edit(&system, "development", json!([note])).await;
+        let close = json!({"kind": "closeIncident", "flag": "engine", "incident": incident,
+            "finding": "a cache was missing; fixed in the next build"});
+        self.edit(author, "development", json!([close])).await;
     }
 
     /// Closes the journal; its history, revision and hash.

@@ -14,6 +14,7 @@ use super::{FlagState, KeySetSource, Project, Repeatable, SegmentState, World};
 use crate::environments::{Environment, SdkKey};
 use crate::identity::Directory;
 use crate::identity::directory::Token;
+use crate::journal::ENTRY_FORMAT;
 use crate::segments::StoredSegment;
 
 /// What a project is apart from what it holds.
@@ -48,6 +49,7 @@ struct RepeatableRecord {
 pub(super) fn mark(world: &World, history: &str) -> Mark {
     Mark {
         format: STORE_FORMAT,
+        entry_format: ENTRY_FORMAT,
         history: history.to_owned(),
         revision: world.revision,
         hash: world.hash.to_string(),

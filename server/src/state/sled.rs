@@ -16,10 +16,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::journal::{ChainHash, Head};
+use crate::journal::{ChainHash, ENTRY_FORMAT, Head};
 
 /// Version of the records and of the mark. A store of another version is made anew.
-pub(super) const STORE_FORMAT: u32 = 3;
+pub(super) const STORE_FORMAT: u32 = 4;
 
 /// Largest value handed to sled, in bytes. Larger ones would go to files of their own, which sled does not sync.
 const CHUNK_BYTES: usize = 48 << 10;
@@ -38,6 +38,10 @@ const FILE_NAME: &str = "db";
 pub(super) struct Mark {
     /// Version of the records.
     pub(super) format: u32,
+    /// Version of the latest entries that were known when it was written. A copy spares reading the entries that it reflects: an
+    /// older version that took one of a later version would not see that there are entries which it cannot read.
+    #[serde(default)]
+    pub(super) entry_format: u32,
     /// History id of the journal.
     pub(super) history: String,
     /// Last entry folded in.
@@ -288,6 +292,12 @@ fn open(dir: &Path) -> Result<(SledStore, Option<Stored>), String> {
         None => return Err("records without a mark".to_owned()),
         Some(StoredMark { mark, .. }) if mark.format != STORE_FORMAT => {
             return Err(format!("it has format {}, this version writes {STORE_FORMAT}", mark.format));
+        }
+        Some(StoredMark { mark, .. }) if mark.entry_format != ENTRY_FORMAT => {
+            return Err(format!(
+                "it is of entries up to format {}, this version writes format {ENTRY_FORMAT}",
+                mark.entry_format
+            ));
         }
         Some(StoredMark { digest, .. }) if digest != chunks.all.hex() => {
             return Err("records are missing or older than its mark".to_owned());

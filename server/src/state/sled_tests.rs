@@ -4,7 +4,8 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 fn mark(revision: u64) -> Mark {
     let hash = ChainHash::GENESIS.next(&revision.to_le_bytes()).to_string();
-    Mark { format: STORE_FORMAT, history: "h".to_owned(), revision, hash, at: 1_790_000_000_000 + revision }
+    let at = 1_790_000_000_000 + revision;
+    Mark { format: STORE_FORMAT, entry_format: ENTRY_FORMAT, history: "h".to_owned(), revision, hash, at }
 }
 
 fn records(count: usize) -> Vec<Write> {
@@ -93,4 +94,11 @@ fn another_format_is_not_read() {
     drop(store);
     let problem = SledStore::open(dir.path(), LIMIT).err().expect("refused");
     assert!(problem.contains(&format!("format {}", STORE_FORMAT + 1)), "{problem}");
+
+    let dir = tempfile::tempdir().expect("a folder");
+    let mut store = SledStore::create(dir.path(), LIMIT).expect("creates");
+    store.write(&Mark { entry_format: ENTRY_FORMAT + 1, ..mark(1) }, records(2)).expect("writes");
+    drop(store);
+    let problem = SledStore::open(dir.path(), LIMIT).err().expect("refused");
+    assert!(problem.contains(&format!("up to format {}", ENTRY_FORMAT + 1)), "{problem}");
 }

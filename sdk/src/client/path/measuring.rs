@@ -24,11 +24,11 @@ use crate::protocol::Revision;
 /// from the thread's own clock, which costs two calls of the system for each closure and each poll of a future.
 pub(super) struct Measuring<'a> {
     shared: &'a Shared,
-    flag: &'a str,
-    variation: SmolStr,
-    revision: u64,
-    release: Option<Arc<Measures>>,
-    unit: Option<u64>,
+    pub(super) flag: &'a str,
+    pub(super) variation: SmolStr,
+    pub(super) revision: u64,
+    pub(super) release: Option<Arc<Measures>>,
+    pub(super) unit: Option<u64>,
     began: Instant,
     failed: bool,
     /// CPU time so far; `None` where it is not asked for, or cannot be told.

@@ -22,7 +22,7 @@ fn client_with(variation: &str, breaker: Option<BreakerSettings>) -> (Client, mp
 }
 
 /// As [`client_with`], with what a release asks.
-fn client_of(
+pub(super) fn client_of(
     variation: &str,
     breaker: Option<BreakerSettings>,
     release: serde_json::Value,

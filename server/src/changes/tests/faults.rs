@@ -2,8 +2,9 @@
 
 use serde_json::json;
 
+use super::super::service::MAX_LOOK_BACK_ENTRIES;
 use super::*;
-use crate::journal::{AppendError, Entry, Health};
+use crate::journal::{AppendError, Entry, Health, conformance};
 use crate::state::FollowerHealth;
 
 #[tokio::test]
@@ -25,6 +26,43 @@ async fn a_stale_revision_conflicts_only_on_what_it_names() {
     let conflict = again.service.submit(&author(), expecting(1, "a")).await.unwrap_err();
     let ChangeError::Conflict { entries, .. } = conflict else { panic!("{conflict:?}") };
     assert_eq!(entries.iter().map(|entry| entry.revision).collect::<Vec<_>>(), [2, 3, 5]);
+}
+
+#[tokio::test]
+async fn a_revision_too_far_back_conflicts_without_being_looked_through() {
+    let server = Server::start().await;
+    server.submit(json!([engine_flag("a")])).await.unwrap();
+    server.submit(json!([{"kind": "turnFlagOn", "flag": "a"}])).await.unwrap();
+    let base = World::clone(&server.service.world());
+    let journal = server.journal.reopened();
+    // Of other projects, so that nothing of what is asked for has changed.
+    let mut head = server.journal.head();
+    while head.revision < base.revision + MAX_LOOK_BACK_ENTRIES {
+        head = conformance::append(&journal, head.revision, head.revision + 1).await.head();
+    }
+    let later = |head: crate::journal::Head, world: &World| {
+        let world = World { revision: head.revision, hash: head.hash, ..world.clone() };
+        Server::at(world, journal.reopened(), server.key_sets.clone())
+    };
+    let rollback = |expected_revision| RollbackDraft {
+        project: "default".to_owned(),
+        environment: "development".to_owned(),
+        flag: "a".to_owned(),
+        to_revision: Some(2),
+        expected_revision: Some(expected_revision),
+        dry_run: true,
+        ..RollbackDraft::default()
+    };
+    let at_the_bound = later(head, &base);
+    at_the_bound.service.rollback(&author(), rollback(base.revision)).await.unwrap();
+    head = conformance::append(&journal, head.revision, head.revision + 1).await.head();
+    let beyond = later(head, &base);
+    let conflict = beyond.service.rollback(&author(), rollback(base.revision)).await.unwrap_err();
+    let said = conflict.to_string();
+    let ChangeError::Conflict { expected, revision, entries } = conflict else { panic!("{conflict:?}") };
+    assert_eq!((expected, revision, entries.len()), (base.revision, head.revision, 0));
+    assert!(said.contains("too many entries lie between") && said.contains("name the present revision"), "{said}");
+    beyond.service.rollback(&author(), rollback(head.revision)).await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

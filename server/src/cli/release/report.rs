@@ -120,7 +120,9 @@ fn told(report: &Value, event: &Value, lines: &mut Vec<String>) {
 
 /// The numbers of a decision.
 fn evidence(release: &Value, evidence: &Value, more: &mut impl FnMut(String)) {
-    let (treatment, control) = (text(&release["plan"]["treatment"]), text(&release["plan"]["control"]));
+    // An incident by itself does not say which variations they were.
+    let named = |arm: &str| release["plan"][arm].as_str().map_or_else(|| arm.to_owned(), str::to_owned);
+    let (treatment, control) = (named("treatment"), named("control"));
     if evidence["sample"].is_object() {
         let sample = &evidence["sample"];
         more(format!("units: {treatment} {}, {control} {}", text(&sample["treatment"]), text(&sample["control"])));
