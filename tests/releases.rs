@@ -119,7 +119,7 @@ async fn make_requests(client: Client, fails: Arc<AtomicBool>, seed: usize) {
         number += 7_919;
         let context = Context::new(format!("person-{}", number % 5_000));
         let ai = || {
-            let fails = fails.load(Ordering::Relaxed) && number % 2 == 0;
+            let fails = fails.load(Ordering::Relaxed) && number.is_multiple_of(2);
             if fails { Err("it fails") } else { Ok(work(number)) }
         };
         let _answer: usize = client.path("engine", &context).ai(ai).baseline(|| work(number)).run();
