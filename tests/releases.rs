@@ -1,5 +1,6 @@
 //! Releases from start to end on a real server, with connected SDKs that serve them.
 
+use std::hint::black_box;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -46,7 +47,7 @@ impl Shop {
             let connecting = Client::builder(&server.client.url, &key).instance(name).connect();
             let instance =
                 Instance { client: runtime.block_on(connecting).unwrap(), fails: Arc::new(AtomicBool::new(false)) };
-            runtime.spawn(serve(instance.client.clone(), Arc::clone(&instance.fails), number));
+            runtime.spawn(make_requests(instance.client.clone(), Arc::clone(&instance.fails), number));
             instance
         };
         let instances: Vec<Instance> = (0..instances).map(start).collect();
@@ -110,16 +111,24 @@ impl Shop {
 }
 
 /// Makes requests from many people until the runtime ends.
-async fn serve(client: Client, fails: Arc<AtomicBool>, seed: usize) {
+async fn make_requests(client: Client, fails: Arc<AtomicBool>, seed: usize) {
     let mut due = tokio::time::interval(Duration::from_secs(1) / RATE);
     let mut number = seed;
     loop {
         due.tick().await;
         number += 7_919;
         let context = Context::new(format!("person-{}", number % 5_000));
-        let ai = || if fails.load(Ordering::Relaxed) && number % 2 == 0 { Err("it fails") } else { Ok("ai") };
-        let _answer: &str = client.path("engine", &context).ai(ai).baseline(|| "old").run();
+        let ai = || {
+            let fails = fails.load(Ordering::Relaxed) && number.is_multiple_of(2);
+            if fails { Err("it fails") } else { Ok(work(number)) }
+        };
+        let _answer: usize = client.path("engine", &context).ai(ai).baseline(|| work(number)).run();
     }
+}
+
+/// Some microseconds of work: of two paths that do nothing, what is measured is the measuring.
+fn work(seed: usize) -> usize {
+    (0..4_000).fold(seed, |sum, number| black_box(sum.wrapping_mul(31).wrapping_add(number)))
 }
 
 fn is(state: &'static str) -> impl Fn(&Value) -> bool {
@@ -183,8 +192,7 @@ fn an_edit_by_hand_pauses_a_release_and_resuming_puts_its_step_back() {
     let shop = Shop::open(0);
     shop.start(json!([{"share": 10_000, "minimumSeconds": 3_600}, {"share": 100_000}]));
     let by_release = shop.served();
-    let rollout = json!({"weights": {"ai": 30_000, "baseline": 70_000}});
-    shop.change(json!({"kind": "setRollout", "flag": "engine", "rollout": rollout}));
+    shop.change(json!({"kind": "setRollout", "flag": "engine", "weights": {"ai": 30_000, "baseline": 70_000}}));
     let paused = shop.release();
     assert_eq!(paused["state"], "paused", "{paused}");
     assert!(paused["reason"].as_str().is_some_and(|reason| !reason.is_empty()), "{paused}");

@@ -236,6 +236,10 @@ impl ReleaseEngine {
             && let Some(case) = self.ill_instance(project, release, &key, now)
         {
             held.watching.begin_run(release);
+            // From now on: what it sends until it is told would count against the release in the next second.
+            let mut routed = held.routed.clone();
+            routed.extend(case.case.iter().map(|case| case.instance.clone()));
+            self.parts.metrics.exclude(&key, routed);
             return Some(case);
         }
         let receipts = self.receipts(project, release);
@@ -306,7 +310,7 @@ impl ReleaseEngine {
 
     async fn carry_out(&self, project: String, release: Arc<Release>, held: Arc<Mutex<Held>>, due: Due) {
         let change = ChangeDraft {
-            project,
+            project: project.clone(),
             environment: Some(release.environment.clone()),
             instructions: vec![Instruction::Release(Box::new(due.edit))],
             ..ChangeDraft::default()
@@ -325,6 +329,8 @@ impl ReleaseEngine {
                 }
             }
             Err(error) => {
+                let key = key(&project, &release.environment, &release.flag);
+                self.parts.metrics.exclude(&key, held.lock().routed.clone());
                 held.lock().not_before = self.parts.clock.now_ms() + RETRY_AFTER_MS;
                 tracing::warn!(flag = release.flag, environment = release.environment, kind, %error, "a release could not go on");
             }

@@ -12,7 +12,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 
-use crate::support::{ServerProcess, binary};
+use crate::support::{ServerOptions, ServerProcess, binary};
 
 /// Instances of the service.
 pub const INSTANCES: u64 = 8;
@@ -88,7 +88,9 @@ pub struct Scene {
 impl Scene {
     /// Starts all of it.
     pub fn open(seed: u64) -> Self {
-        let server = ServerProcess::start();
+        // A level that is asked for keeps the server's log out of the table.
+        let variables = vec![("GUIDON_LOG".to_owned(), "warn".to_owned())];
+        let server = ServerProcess::start_with(ServerOptions { variables, ..ServerOptions::default() });
         let variations = json!([{"key": "ai", "value": true, "provenance": {"by": "ai"}},
                                 {"key": "baseline", "value": false, "provenance": {"by": "human"}}]);
         let flag = json!({"key": FLAG, "kind": "boolean", "variations": variations});
