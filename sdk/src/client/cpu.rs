@@ -7,6 +7,11 @@ pub(super) fn thread_time() -> Option<Duration> {
     system::time(Whose::Thread)
 }
 
+/// Whether the system tells it.
+pub(super) const fn is_known() -> bool {
+    cfg!(any(target_os = "linux", target_os = "android", target_os = "macos", target_os = "freebsd"))
+}
+
 /// CPU time that all threads of the process have taken.
 pub(super) fn process_time() -> Option<Duration> {
     system::time(Whose::Process)

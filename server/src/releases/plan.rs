@@ -16,6 +16,12 @@ pub const MAX_QUERY_BYTES: usize = 2_048;
 /// Longest that a step can be told to last, in seconds: 30 days.
 pub const MAX_STEP_SECONDS: u64 = 30 * 86_400;
 
+/// Microseconds by which calls may be slower and be no worse, in the default guardrails: nobody notices, and the measuring itself
+/// takes some.
+const LATENCY_FLOOR: f64 = 200.0;
+/// The same of the CPU time of a call.
+const CPU_FLOOR: f64 = 20.0;
+
 /// How a release goes about it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -190,8 +196,8 @@ impl GuardPlan {
             comparison: Some(comparison),
             limit: None,
         };
-        let latency = Comparison { more_quantiles: vec![0.99], ..compared(0.1) };
-        let cpu = Comparison { per_unit: false, ..compared(0.2) };
+        let latency = Comparison { more_quantiles: vec![0.99], floor: LATENCY_FLOOR, ..compared(0.1) };
+        let cpu = Comparison { per_unit: false, floor: CPU_FLOOR, ..compared(0.2) };
         Self {
             alpha: 0.01,
             guardrails: vec![

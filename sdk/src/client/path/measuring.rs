@@ -48,8 +48,7 @@ impl<'a> Measuring<'a> {
         let release = evaluation.measures().cloned();
         let unit = release.as_ref().and_then(|release| Some(release.unit_hash(evaluation.unit()?)));
         let revision = revision.map_or(0, |revision| revision.number);
-        let cpu = release.as_ref().filter(|release| release.asked().cpu).and_then(|_| cpu::thread_time());
-        let cpu = cpu.map(|_| Duration::ZERO);
+        let cpu = release.as_ref().filter(|release| release.asked().cpu && cpu::is_known()).map(|_| Duration::ZERO);
         Some(Self { shared, flag, variation, revision, release, unit, began: Instant::now(), failed: false, cpu })
     }
 

@@ -234,7 +234,7 @@ impl Verdict {
 
 impl Test {
     fn new(measure: Measure, comparison: &Comparison, alpha: f64) -> Self {
-        let Comparison { tolerance, cluster, per_unit, .. } = *comparison;
+        let Comparison { tolerance, floor, cluster, per_unit, .. } = *comparison;
         match measure {
             Measure::ErrorRate => {
                 let config = SplitConfig { alpha, tolerance: 1.0 + tolerance, cluster };
@@ -242,9 +242,11 @@ impl Test {
             }
             Measure::Latency { quantile } => {
                 let quantiles = std::iter::once(quantile).chain(comparison.more_quantiles.iter().copied()).collect();
-                Self::Latency(LatencyTest::new(LatencyConfig { alpha, quantiles, tolerance, cluster, per_unit }))
+                Self::Latency(LatencyTest::new(LatencyConfig { alpha, quantiles, tolerance, floor, cluster, per_unit }))
             }
-            Measure::Mean { worse } => Self::Mean(MeanTest::new(MeanConfig { alpha, worse, tolerance, cluster })),
+            Measure::Mean { worse } => {
+                Self::Mean(MeanTest::new(MeanConfig { alpha, worse, tolerance, floor, cluster }))
+            }
         }
     }
 

@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 use super::sequential::Effect;
 use super::split::{Split, SplitConfig, SplitTest};
 use crate::metrics::Pair;
-use guidon_sdk::measure::sketch::{BUCKETS, LN_GAMMA, Sketch};
+use guidon_sdk::measure::sketch::{BUCKETS, LN_GAMMA, Sketch, bucket, bucket_value};
 
 /// Effects that are bet on: odds ratios of lying above the threshold.
 pub const LATENCY_EFFECTS: &[Effect] = &[
@@ -50,6 +50,8 @@ pub struct LatencyConfig {
     pub quantiles: Vec<f64>,
     /// By what share the treatment may be slower and still be no worse; 0.05 is 5 %. Rounded down to whole buckets of 2 %.
     pub tolerance: f64,
+    /// By how many microseconds it may be slower and still be no worse, where that is more.
+    pub floor: f64,
     /// As [`SplitConfig::cluster`].
     pub cluster: f64,
     /// Whether to read one latency per unit and period (the fair choice if units differ), or that of every request.
@@ -74,6 +76,15 @@ struct Line {
     quantile: f64,
     threshold: Option<u16>,
     test: SplitTest,
+}
+
+impl LatencyConfig {
+    /// The bucket above which the treatment is slow, where the control is above `threshold`.
+    fn allowed(&self, threshold: u16) -> u16 {
+        let slack = (self.tolerance.max(0.0).ln_1p() / LN_GAMMA + 1e-6).floor().min(f64::from(BUCKETS)) as u16;
+        let later = bucket(bucket_value(threshold) + self.floor.max(0.0)).filter(|_| self.floor > 0.0);
+        threshold.saturating_add(slack).max(later.unwrap_or(0)).min(BUCKETS - 1)
+    }
 }
 
 impl LatencyTest {
@@ -105,12 +116,12 @@ impl LatencyTest {
             (&pair.treatment.latency, &pair.control.latency)
         };
         let (served, beside) = (treatment.count(), control.count());
-        let slack = self.slack();
+        let config = &self.config;
         for line in &mut self.lines {
             let Some(threshold) = line.threshold else { continue };
             let split = Split {
                 treatment: served,
-                treatment_failing: treatment.above(threshold.saturating_add(slack).min(BUCKETS - 1)),
+                treatment_failing: treatment.above(config.allowed(threshold)),
                 control: beside,
                 control_failing: control.above(threshold),
             };
@@ -121,11 +132,6 @@ impl LatencyTest {
         self.seconds += 1;
         self.take_thresholds();
         self.best = self.best.max(self.value());
-    }
-
-    /// Whole buckets within the tolerance.
-    fn slack(&self) -> u16 {
-        (self.config.tolerance.max(0.0).ln_1p() / LN_GAMMA + 1e-6).floor().min(f64::from(BUCKETS)) as u16
     }
 
     fn take_thresholds(&mut self) {
@@ -173,7 +179,7 @@ mod tests {
     use super::*;
 
     fn config(tolerance: f64) -> LatencyConfig {
-        LatencyConfig { alpha: 0.01, quantiles: vec![0.5, 0.95], tolerance, cluster: 1.0, per_unit: true }
+        LatencyConfig { alpha: 0.01, quantiles: vec![0.5, 0.95], tolerance, floor: 0.0, cluster: 1.0, per_unit: true }
     }
 
     /// The second in which a treatment slower by `factor` is found; both arms grow slower together by `drift` a second.
@@ -206,7 +212,7 @@ mod tests {
         let alarms = (0..20).filter(|_| found(&mut random, 0.10, 1.08, 0.0, 200).is_some()).count();
         assert!(alarms <= 2, "{alarms}");
         assert!(found(&mut random, 0.10, 1.6, 0.0, 600).is_some());
-        assert_eq!((LatencyTest::new(config(0.0)).slack(), LatencyTest::new(config(0.05)).slack()), (0, 2));
+        assert_eq!((config(0.0).allowed(100), config(0.05).allowed(100)), (100, 102));
     }
 
     #[test]
@@ -218,5 +224,13 @@ mod tests {
         (0..9).for_each(|_| test.observe(&pair));
         assert!((test.value() - 1.0).abs() < 1e-12 && !test.crossed());
         assert!((LatencyTest::new(LatencyConfig { quantiles: vec![7.0], ..config(0.0) }).value() - 1.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_difference_below_the_floor_is_none() {
+        let config = LatencyConfig { floor: 200.0, ..config(0.1) };
+        let (short, long) = (bucket(3.0).unwrap(), bucket(50_000.0).unwrap());
+        assert!((bucket_value(config.allowed(short)) / 203.0).ln().abs() < 0.03);
+        assert_eq!(config.allowed(long), long + 4, "a tenth of it is more");
     }
 }

@@ -52,6 +52,8 @@ pub struct MeanConfig {
     pub worse: Worse,
     /// By what share of the control's mean the treatment may be worse and still be no worse. At least 0.
     pub tolerance: f64,
+    /// By how much, in the metric's unit, it may be worse and still be no worse, where that is more.
+    pub floor: f64,
     /// As [`super::split::SplitConfig::cluster`]: how many values may belong together completely.
     pub cluster: f64,
 }
@@ -146,7 +148,7 @@ impl MeanTest {
         self.sum += weight * (mean - beside);
         self.variance += weight * weight * variance;
 
-        let allowed = self.config.tolerance.max(0.0) * beside.abs();
+        let allowed = (self.config.tolerance.max(0.0) * beside.abs()).max(self.config.floor);
         let worse = match self.config.worse {
             Worse::Higher => mean - beside - allowed,
             Worse::Lower => beside - mean - allowed,
@@ -202,7 +204,7 @@ mod tests {
     use super::*;
 
     fn config(worse: Worse) -> MeanConfig {
-        MeanConfig { alpha: 0.01, worse, tolerance: 0.0, cluster: 1.0 }
+        MeanConfig { alpha: 0.01, worse, tolerance: 0.0, floor: 0.0, cluster: 1.0 }
     }
 
     /// A treatment whose log-normal values (skewed, variance 4.7 times the squared mean's) are `factor` times the control's,

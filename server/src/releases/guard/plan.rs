@@ -31,6 +31,9 @@ pub struct Comparison {
     /// By what share the treatment may be worse; 0 or more. Of the odds for errors, of the value for latencies and means.
     /// Default 0.
     pub tolerance: f64,
+    /// A difference, in the measure's own unit (microseconds for latencies), that is none: for paths so short that measuring
+    /// them is most of what is measured. The larger of it and `tolerance` holds; it says nothing of errors. Default 0.
+    pub floor: f64,
     /// This guardrail's part of the false alarms, relative to the others'. Above 0; default 1.
     pub weight: f64,
     /// Units (for means: values) that each arm must have had in the step before anything is done. Default 20.
@@ -48,6 +51,7 @@ impl Default for Comparison {
     fn default() -> Self {
         Self {
             tolerance: 0.0,
+            floor: 0.0,
             weight: 1.0,
             minimum_sample: 20,
             per_unit: true,
@@ -151,6 +155,7 @@ impl Guardrail {
         if let Some(comparison) = &self.comparison {
             let more = &comparison.more_quantiles;
             checks.extend([
+                ("floor", comparison.floor >= 0.0 && comparison.floor.is_finite()),
                 ("tolerance", comparison.tolerance >= 0.0 && comparison.tolerance <= 10.0),
                 ("weight", comparison.weight > 0.0 && comparison.weight.is_finite()),
                 ("cluster", comparison.cluster >= 1.0 && comparison.cluster.is_finite()),
