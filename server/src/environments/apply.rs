@@ -61,6 +61,9 @@ pub(crate) fn apply(
             project.sdk_keys =
                 project.sdk_keys.clone().into_iter().filter(|(_, sdk_key)| sdk_key.environment != *key).collect();
             project.drills = project.drills.clone().into_iter().filter(|((of, _), _)| of != key).collect();
+            project.releases = project.releases.clone().into_iter().filter(|((of, _), _)| of != key).collect();
+            project.incidents =
+                project.incidents.clone().into_iter().filter(|(_, it)| it.environment != *key).collect();
             edit_all_flags(project, at, revision, |flag| {
                 flag.environments.remove(key);
             });

@@ -178,7 +178,10 @@ fn open(project: &mut Project, incident: Incident) {
     while project.incidents.len() > MAX_INCIDENTS {
         let closed = project.incidents.values().filter(|incident| incident.finding.is_some());
         let oldest = closed.min_by_key(|incident| (incident.opened_at, incident.id.clone())).map(|it| it.id.clone());
-        let Some(oldest) = oldest else { break };
+        // Where nobody closes any, those go that lock nothing.
+        let open = project.incidents.values().filter(|incident| !incident.kind.locks());
+        let instance = open.min_by_key(|incident| (incident.opened_at, incident.id.clone())).map(|it| it.id.clone());
+        let Some(oldest) = oldest.or(instance) else { break };
         project.incidents.remove(&oldest);
     }
 }

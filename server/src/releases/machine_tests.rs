@@ -185,6 +185,38 @@ async fn a_release_goes_with_its_flag_and_holds_what_it_needs() {
     assert!(release(&server).is_none());
 }
 
+#[tokio::test]
+async fn a_rule_with_persons_keys_comes_back_with_them() {
+    for back in ["abortRelease", "rollBackRelease"] {
+        let server = start().await;
+        let clause = json!({"attribute": "targetingKey", "op": "in", "values": ["one", "two"]});
+        let rule = json!({"id": "beta", "clauses": [clause], "serve": {"variation": "baseline"}});
+        server.submit(json!([{"kind": "addRule", "flag": "engine", "rule": rule}])).await.unwrap();
+        let before = config(&server);
+        let plan = json!({"rule": "beta", "treatment": "ai", "steps": [{"share": 5_000}, {"share": 100_000}]});
+        server.submit(json!([{"kind": "startRelease", "flag": "engine", "plan": plan}])).await.unwrap();
+        assert_ne!(config(&server).rules, before.rules);
+        let mut edit = json!({"kind": back, "flag": "engine"});
+        if back == "rollBackRelease" {
+            edit["release"] = json!(release(&server).unwrap().id);
+            edit["reason"] = json!("bad");
+        }
+        by_system(&server, edit).await.unwrap();
+        assert_eq!(config(&server), before, "{back}");
+    }
+}
+
+#[tokio::test]
+async fn a_release_that_is_over_does_not_undo_what_was_done_since() {
+    let server = start().await;
+    server.submit(json!([started()])).await.unwrap();
+    server.submit(json!([{"kind": "abortRelease", "flag": "engine"}])).await.unwrap();
+    let third = json!({"kind": "setFallthrough", "flag": "engine", "serve": {"variation": "third"}});
+    server.submit(json!([third])).await.unwrap();
+    let again = server.submit(json!([{"kind": "restartRelease", "flag": "engine"}])).await;
+    assert_eq!(code(again), "editedSince");
+}
+
 /// An edit that may or may not be possible. `$id` stands for the present release, `$incident` for an open incident.
 fn edit() -> impl Strategy<Value = (bool, Value)> {
     let of = |kind: &'static str| json!({"kind": kind, "flag": "engine"});

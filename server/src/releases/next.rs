@@ -101,6 +101,9 @@ pub fn waiting(release: &Release, seen: &Seen<'_>) -> Vec<String> {
     if seen.frozen {
         waiting.push("the environment is frozen".to_owned());
     }
+    if seen.decision.is_none() && release.plan.kind != PlanKind::BlueGreen {
+        waiting.push("the guard's first second of the step".to_owned());
+    }
     let elapsed = seen.now.saturating_sub(release.step_at) / 1_000;
     if elapsed < step.minimum_seconds {
         waiting.push(format!("{} more seconds", step.minimum_seconds - elapsed));

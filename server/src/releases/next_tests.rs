@@ -48,10 +48,13 @@ fn decision(action: Action, reason: Reason) -> Decision {
 
 const NOBODY: Receipts = Receipts { connected: 0, acknowledged: 0, slowest_ms: None };
 
+/// Nothing to complain of.
+static CALM: Decision = Decision { second: 1, action: Action::Observe, notify: false, verdicts: Vec::new() };
+
 fn seen(decision: Option<&Decision>, seconds: u64, sample: (u64, u64)) -> Seen<'_> {
     Seen {
         now: START + 1_000 * seconds,
-        decision,
+        decision: decision.or(Some(&CALM)),
         healthy_seconds: seconds,
         sample: Arms { treatment: sample.0, control: sample.1 },
         receipts: &NOBODY,
@@ -79,6 +82,8 @@ fn a_step_lasts_its_time_and_its_sample() {
         panic!("it goes on")
     };
     assert_eq!((to, meant.as_deref()), (Some(1), Some("rel-1")), "it says which step of which release");
+    let unseen = Seen { decision: None, ..seen(None, 60, (20, 20)) };
+    assert_eq!(kind(next(&release, &unseen, granted)), "nothing", "no step goes by unguarded");
     let frozen = Seen { frozen: true, ..seen(None, 60, (20, 20)) };
     assert_eq!(kind(next(&release, &frozen, granted)), "nothing");
     let off = Seen { on: false, ..seen(None, 60, (20, 20)) };

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 
 use super::guard::mean::Worse;
 use super::guard::plan::{Action, Comparison, GuardPlan, Guardrail, PlanError};
-use super::guard::thresholds::Measure;
+use super::guard::thresholds::{Limit, Measure};
 
 /// Most steps of a plan.
 pub const MAX_STEPS: usize = 20;
@@ -16,6 +16,8 @@ pub const MAX_QUERY_BYTES: usize = 2_048;
 /// Longest that a step can be told to last, in seconds: 30 days.
 pub const MAX_STEP_SECONDS: u64 = 30 * 86_400;
 
+/// Share of calls that may fail in any ten seconds, in the default guardrails.
+const ERROR_LIMIT: f64 = 0.1;
 /// Microseconds by which calls may be slower and be no worse, in the default guardrails: nobody notices, and the measuring itself
 /// takes some.
 const LATENCY_FLOOR: f64 = 200.0;
@@ -196,12 +198,14 @@ impl GuardPlan {
             comparison: Some(comparison),
             limit: None,
         };
+        // At 100 % there is nothing to compare with: then this limit alone takes a failing release back.
+        let limit = Limit { value: ERROR_LIMIT, window_seconds: 10, minimum_sample: 50, breaches: 3 };
         let latency = Comparison { more_quantiles: vec![0.99], floor: LATENCY_FLOOR, ..compared(0.1) };
         let cpu = Comparison { per_unit: false, floor: CPU_FLOOR, ..compared(0.2) };
         Self {
             alpha: 0.01,
             guardrails: vec![
-                guardrail("errors", series, Measure::ErrorRate, compared(0.0)),
+                Guardrail { limit: Some(limit), ..guardrail("errors", series, Measure::ErrorRate, compared(0.0)) },
                 guardrail("latency", series, Measure::Latency { quantile: 0.95 }, latency),
                 guardrail("cpu", "cpu", Measure::Mean { worse: Worse::Higher }, cpu),
             ],
@@ -297,6 +301,10 @@ impl ReleasePlan {
             wrong(format!("/steps/{}/share", at + 1), message);
         }
         match self.kind {
+            PlanKind::Progressive | PlanKind::BlueGreen if self.steps.iter().any(|step| step.shadow > 0) => {
+                let message = "only a shadow release runs in the shadow: make it one of its own, before this one";
+                wrong("/steps".to_owned(), message.to_owned());
+            }
             PlanKind::Shadow if self.most() > 0 => {
                 wrong(
                     "/steps".to_owned(),

@@ -51,6 +51,10 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut edit: ReleaseEdit) -> Option<R
             cx.refuse_if_sent("/id", !id.is_empty());
             cx.refuse_if_sent("/plan", plan.is_some());
             *plan = Some(Box::new(release.plan.clone()));
+            is_as_left(cx, release, config)?;
+            for variation in [&release.plan.treatment, &release.plan.control] {
+                flags::check_variation(cx, "/flag", variation, flag);
+            }
             startable(cx, flag, config, environment, Some(release))?;
             *id = mint::id("rel", cx.mint);
             to_step(&release.plan, (&flag.key, 0), config, Some(&release.stable))
@@ -129,10 +133,10 @@ pub(crate) fn resolve(cx: &mut Resolving<'_>, mut edit: ReleaseEdit) -> Option<R
             Vec::new()
         }
     };
-    let mut resolved = Vec::new();
-    for inner in moves {
-        resolved.extend(flags::resolve(cx, inner));
-    }
+    // What is put back is as it was stored, with its key sets: there is nothing left to resolve.
+    let restores = matches!(edit, ReleaseEdit::AbortRelease { .. } | ReleaseEdit::RollBackRelease { .. });
+    let resolve_edit = |inner| if restores { Some(inner) } else { flags::resolve(cx, inner) };
+    let resolved: Vec<Instruction> = moves.into_iter().filter_map(resolve_edit).collect();
     if let Some(edits) = edit.edits_mut() {
         *edits = resolved;
     }
@@ -235,10 +239,29 @@ fn is_meant(cx: &mut Resolving<'_>, meant: Option<&str>, release: &Release) -> O
     Some(())
 }
 
+/// Refuses to go on with a release that is over where somebody has set the rollout since: that would undo what they did, on an
+/// approval that knew nothing of it.
+fn is_as_left(cx: &mut Resolving<'_>, release: &Release, config: &FlagEnvironment) -> Option<()> {
+    let standing = driven(config, release.plan.rule.as_deref());
+    let step = (release.flag.as_str(), release.step);
+    let at_step = standing.is_some() && to_step(&release.plan, step, config, Some(&release.stable)).is_empty();
+    if !at_step && standing != Some(&release.stable) {
+        cx.refuse(
+            "/flag",
+            "editedSince",
+            format!("the rollout of \"{}\" was edited since: start a release", release.flag),
+        );
+        return None;
+    }
+    Some(())
+}
+
 /// The step that an advance goes to; `None` if the release is there already, or cannot.
 fn next_step(cx: &mut Resolving<'_>, release: &Release, config: &FlagEnvironment, to: Option<usize>) -> Option<usize> {
     let switches_back = release.plan.kind == PlanKind::BlueGreen && release.state == ReleaseState::Completed;
-    if !switches_back {
+    if switches_back {
+        is_as_left(cx, release, config)?;
+    } else {
         is_active(cx, release)?;
     }
     if release.state == ReleaseState::Paused {
@@ -289,6 +312,10 @@ fn fill(cx: &mut Resolving<'_>, plan: &mut ReleasePlan, flag: &Flag, config: &Fl
     }
     if plan.treatment == plan.control && !plan.treatment.is_empty() {
         cx.refuse("/plan/control", "sameVariation", "a variation cannot be compared with itself: name another control");
+    }
+    if !plan.control.is_empty() && !weights(served, &plan.treatment, &plan.control, 0).contains_key(&plan.control) {
+        let message = format!("nobody is served \"{}\" now: compare with a variation that somebody is", plan.control);
+        cx.refuse("/plan/control", "controlNotServed", message);
     }
     for problem in plan.problems() {
         cx.refuse(&format!("/plan{}", problem.pointer), "badPlan", problem.message);

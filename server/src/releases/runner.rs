@@ -35,6 +35,9 @@ pub const ASK_EVERY: u64 = 10;
 /// The longest that an external guardrail may take to answer.
 pub const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 
+/// A clock that goes back by more than this many milliseconds was set.
+const CLOCK_STEP_MS: u64 = 2_000;
+
 /// Milliseconds for which a refused edit is not tried again.
 const RETRY_AFTER_MS: u64 = 10_000;
 
@@ -118,6 +121,8 @@ pub struct ReleaseEngine {
     parts: EngineParts,
     held: Mutex<HashMap<Place, Arc<Mutex<Held>>>>,
     asked: AtomicU64,
+    /// When it looked last, in milliseconds since 1970.
+    looked: AtomicU64,
 }
 
 /// What to do about one release.
@@ -130,13 +135,18 @@ impl ReleaseEngine {
     /// An engine that knows of no release yet.
     #[must_use]
     pub fn new(parts: EngineParts) -> Self {
-        Self { parts, held: Mutex::default(), asked: AtomicU64::new(0) }
+        Self { parts, held: Mutex::default(), asked: AtomicU64::new(0), looked: AtomicU64::new(0) }
     }
 
     /// Looks at every release under way at `now` (milliseconds since 1970), and does what is due.
     pub async fn look(&self, now: u64) {
         let world = self.parts.changes.world();
         self.forget_ended(&world);
+        let stepped_back = now + CLOCK_STEP_MS < self.looked.swap(now, Ordering::Relaxed);
+        if stepped_back {
+            tracing::warn!("the server's clock was set back: releases are watched anew from now on");
+            self.asked.store(0, Ordering::Relaxed);
+        }
         let ask = now / 1_000 >= self.asked.load(Ordering::Relaxed) + ASK_EVERY;
         if ask {
             self.asked.store(now / 1_000, Ordering::Relaxed);
@@ -144,6 +154,11 @@ impl ReleaseEngine {
         let mut due = Vec::new();
         for (project, release) in active(&world) {
             let Some(held) = self.held(project, release, now) else { continue };
+            if stepped_back {
+                // Seconds that were read already would come again, and none be read until the old time is reached.
+                let key = key(&project.key, &release.environment, &release.flag);
+                self.parts.metrics.begin_step(&key, release.step_revision, now);
+            }
             if ask {
                 self.ask(&held, release);
             }
@@ -228,14 +243,10 @@ impl ReleaseEngine {
         self.route(project, release, &mut held, &key, now);
         let watching = &mut held.watching;
         self.parts.metrics.advance(&key, now, |second, series, gaps| watching.observe(release, second, series, gaps));
-        if now < held.not_before {
-            return None;
-        }
         let asked = held.watching.decision().map_or(Action::Observe, |decision| decision.action);
         if asked >= Action::RollBack
             && let Some(case) = self.ill_instance(project, release, &key, now)
         {
-            held.watching.begin_run(release);
             // From now on: what it sends until it is told would count against the release in the next second.
             let mut routed = held.routed.clone();
             routed.extend(case.case.iter().map(|case| case.instance.clone()));
@@ -246,7 +257,9 @@ impl ReleaseEngine {
         let seen = seen(project, release, &held.watching, &receipts, now);
         let limits = self.parts.limits;
         let edit = next(release, &seen, || may_take_back(project, limits, &release.id, now))?;
-        Some(Due { edit, case: None })
+        // What takes a release back is tried every second, whatever was refused before.
+        let is_back = matches!(edit, ReleaseEdit::RollBackRelease { .. });
+        (is_back || now >= held.not_before).then_some(Due { edit, case: None })
     }
 
     /// Where the failures are those of a few instances, they are routed away, and the release stays.
@@ -319,6 +332,9 @@ impl ReleaseEngine {
         match self.parts.changes.submit(&Author::system(), change).await {
             Ok(outcome) => {
                 tracing::info!(flag = release.flag, environment = release.environment, kind, "a release went on");
+                if due.case.is_some() {
+                    held.lock().watching.begin_run(&release);
+                }
                 let instructions = outcome.entry.iter().flat_map(|entry| &entry.instructions);
                 let mut opened = instructions.filter_map(|it| match it.edit() {
                     Instruction::Release(edit) => edit.incident().map(str::to_owned),

@@ -1,6 +1,6 @@
 //! What the server keeps in memory of a release under way: its guard, its learned baselines, and its samples. Pure.
 
-use super::guard::plan::{Action, GuardPlan};
+use super::guard::plan::{Action, GuardPlan, MAX_WINDOW_SECONDS};
 use super::guard::thresholds::Measure;
 use super::guard::{Decision, Evidence, Guard, Reason, Verdict};
 use super::live::{Arms, GuardrailLive, LearnedLive};
@@ -10,7 +10,7 @@ use crate::anomaly::{Detector, Sensitivity};
 use crate::metrics::{Pair, Series, Tally, WatchSpec};
 
 /// Seconds that are kept of each series; no window of a limit can be longer.
-pub const WATCH_SECONDS: u64 = 600;
+pub const WATCH_SECONDS: u64 = MAX_WINDOW_SECONDS;
 /// Seconds of the window that makes one point of a learned baseline: rates of fewer calls are mostly noise.
 pub const POINT_SECONDS: u64 = 10;
 /// Seconds from one point to the next: a detector, which says nothing for its first hundred points, has learned in 200.
@@ -217,7 +217,7 @@ impl Watching {
         let judged = externals.iter().zip(&self.answers).filter_map(|(external, held)| {
             let (action, reason) = if held.breaches >= external.breaches {
                 (external.action, Reason::BeyondLimit)
-            } else if held.failed.is_some() {
+            } else if held.failed.is_some() || held.last.is_none() {
                 (external.action.min(Action::Hold), Reason::Unanswered)
             } else {
                 return None;

@@ -120,10 +120,23 @@ impl EditKinds {
             guardrails: every(|plan| {
                 plan.guard.guardrails.iter().any(|guardrail| guardrail.action >= GuardAction::RollBack)
             }),
-            staged: every(|plan| plan.steps.len() > 1 && plan.kind == PlanKind::Progressive),
+            staged: every(is_staged),
         }
     }
 }
+
+/// Whether few meet the release first, for long enough to tell.
+fn is_staged(plan: &ReleasePlan) -> bool {
+    let waits = plan.steps.split_last().is_some_and(|(_, before)| {
+        !before.is_empty() && before.iter().all(|step| step.minimum_seconds >= STAGED_SECONDS)
+    });
+    let first = plan.steps.iter().map(|step| step.share).find(|share| *share > 0);
+    plan.kind == PlanKind::Progressive && waits && first.is_some_and(|share| share <= STAGED_SHARE)
+}
+
+/// Shortest time of every step but the last, in seconds, and largest first share, for a release to count as one in steps.
+const STAGED_SECONDS: u64 = 60;
+const STAGED_SHARE: u32 = 5_000;
 
 fn plan_of(instruction: &Instruction) -> Option<&ReleasePlan> {
     if let Instruction::Release(edit) = instruction.edit() { edit.plan() } else { None }

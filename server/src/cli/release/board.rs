@@ -241,9 +241,10 @@ pub fn action(word: &Value) -> &'static str {
     }
 }
 
-/// A bar of `part` in `whole`.
+/// A bar of `part` in `whole`; full where there is nothing to wait for.
 fn bar(part: u64, whole: u64) -> String {
-    let filled = usize::try_from(part.min(whole).saturating_mul(BAR as u64) / whole.max(1)).unwrap_or(BAR);
+    let (part, whole) = if whole == 0 { (1, 1) } else { (part, whole) };
+    let filled = usize::try_from(part.min(whole).saturating_mul(BAR as u64) / whole).unwrap_or(BAR);
     format!("{}{}", "█".repeat(filled), "░".repeat(BAR - filled))
 }
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::latency::MAX_QUANTILES;
 use super::thresholds::{Limit, Measure};
 
+/// The longest window of a limit, in seconds.
+pub const MAX_WINDOW_SECONDS: u64 = 600;
 /// The most guardrails of a release.
 pub const MAX_GUARDRAILS: usize = 20;
 
@@ -165,7 +167,7 @@ impl Guardrail {
         if let Some(limit) = &self.limit {
             checks.extend([
                 ("value", limit.value.is_finite()),
-                ("windowSeconds", (1..=3_600).contains(&limit.window_seconds)),
+                ("windowSeconds", (1..=MAX_WINDOW_SECONDS).contains(&limit.window_seconds)),
                 ("breaches", limit.breaches >= 1),
             ]);
         }

@@ -50,7 +50,7 @@ impl Measure {
 pub struct Limit {
     /// The last value that is still allowed, in the measure's unit.
     pub value: f64,
-    /// Seconds of the window, 1 to 3,600.
+    /// Seconds of the window, 1 to [`super::plan::MAX_WINDOW_SECONDS`].
     pub window_seconds: u64,
     /// Observations that the treatment must have in the window; below it nothing is said.
     pub minimum_sample: u64,
