@@ -21,6 +21,7 @@ use super::watching::Watching;
 use crate::assignments::Origin;
 use crate::changes::{Author, ChangeDraft, ChangeService, Instruction};
 use crate::clock::Clock;
+use crate::environments::Tier;
 use crate::metrics::{MetricsHub, WatchKey};
 use crate::push::DirectiveSource;
 use crate::state::{Project, World};
@@ -276,12 +277,20 @@ impl ReleaseEngine {
             return None;
         }
         let until = now + healing.seconds * 1_000;
+        // The operator's actions act on real hosts. Where an AI agent may start releases they run for nobody.
+        let tier =
+            project.environments.get(&release.environment).map_or(Tier::Development, |environment| environment.tier);
+        let action = healing.action.clone().filter(|_| tier >= Tier::Staging);
+        let mut reason = worst.reason.clone();
+        if action.is_none() && healing.action.is_some() {
+            reason.push_str("; healing actions run in staging and production only");
+        }
         let edit = ReleaseEdit::RouteInstance {
             flag: release.flag.clone(),
             release: release.id.clone(),
             instance: worst.instance.clone(),
             until,
-            reason: worst.reason.clone(),
+            reason,
             evidence: serde_json::to_value(&worst).unwrap_or_default(),
             incident: String::new(),
         };
@@ -291,7 +300,7 @@ impl ReleaseEngine {
             flag: release.flag.clone(),
             incident: String::new(),
             instance: worst.instance.clone(),
-            action: healing.action.clone(),
+            action,
             until,
             ill: worst,
         };
