@@ -202,7 +202,7 @@ impl ReleaseEngine {
         let known = self.held.lock().get(&place).cloned();
         if let Some(held) = known {
             if held.lock().watching.follow(release) {
-                // The watch's own specification follows: what is measured in the shadow differs from what is rolled out.
+                // Windows of earlier revisions are those of the step before.
                 self.parts.metrics.begin_step(&key, release.step_revision, now);
             }
             return Some(held);
